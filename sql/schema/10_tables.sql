@@ -1,0 +1,197 @@
+create table credits_data.chart_of_accounts (
+    kind_id smallint primary key,
+    kind text collate "C" not null unique,
+    debit_account text collate "C" not null,
+    credit_account text collate "C" not null
+);
+comment on table credits_data.chart_of_accounts is 'Between which two accounts each kind of entry moves credits. Filled by the extension from its own chart, which also decides what an entry does to a balance.';
+comment on column credits_data.chart_of_accounts.kind_id is 'As stored in entries.kind.';
+comment on column credits_data.chart_of_accounts.kind is 'Name of the kind, as shown by credits.ledger.';
+comment on column credits_data.chart_of_accounts.debit_account is 'Account the credits come from.';
+comment on column credits_data.chart_of_accounts.credit_account is 'Account the credits go to.';
+
+-- One row a wallet. A customer's first wallet is its anchor: whatever writes anything of the customer first updates that row, and
+-- so holds the customer's one lock. No index mentions a column that a deduction changes, so that deductions are HOT updates.
+create table credits_data.wallets (
+    customer_id text collate "C" not null check (octet_length(customer_id) between 1 and 255),
+    wallet text collate "C" not null check (octet_length(wallet) between 1 and 255),
+    is_anchor boolean not null,
+    wallet_count integer not null default 1,
+    next_due_at timestamptz not null default 'infinity',
+    last_recorded_at timestamptz not null default '-infinity',
+    balance numeric not null default 0 check (balance >= 0 and balance < 1e16),
+    held numeric not null default 0 check (held >= 0 and held < 1e16),
+    scheduled numeric not null default 0 check (scheduled >= 0 and scheduled < 1e16),
+    debt numeric not null default 0 check (debt >= 0 and debt < 1e16),
+    overage numeric not null default 0 check (overage >= 0 and overage < 1e16),
+    last_seq bigint not null default 0,
+    status text collate "C" not null default 'active' check (status in ('active', 'frozen', 'closed')),
+    unit text collate "C" not null,
+    priority integer not null,
+    name text,
+    expires_after interval,
+    overage_policy text collate "C" not null check (overage_policy in ('block', 'invoice', 'overdraft')),
+    overage_limit numeric check (overage_limit >= 0),
+    overage_unit_price numeric check (overage_unit_price >= 0),
+    overage_currency text collate "C",
+    late_usage_grace interval not null,
+    metadata jsonb not null,
+    created_at timestamptz not null,
+    primary key (customer_id, wallet),
+    check (overage_policy <> 'invoice' or (overage_unit_price is not null and overage_currency is not null))
+) with (fillfactor = 50);
+create unique index wallets_anchor on credits_data.wallets (customer_id) where is_anchor;
+-- For maintenance: customers with something due, the longest overdue first.
+create index wallets_due on credits_data.wallets (next_due_at) where is_anchor;
+comment on table credits_data.wallets is 'One row a wallet: settings, and totals as of its last entry. The row of a customer''s first wallet (is_anchor) is the customer''s lock.';
+comment on column credits_data.wallets.customer_id is 'Whoever owns the credits: the application''s own id.';
+comment on column credits_data.wallets.wallet is 'Short code of the wallet, unique for its customer.';
+comment on column credits_data.wallets.is_anchor is 'The customer''s first wallet. Every call that writes anything of the customer begins by updating this row.';
+comment on column credits_data.wallets.wallet_count is 'On the anchor: how many wallets the customer has.';
+comment on column credits_data.wallets.next_due_at is 'On the anchor: no grant of the customer becomes effective or expires before this instant. It may be early, never late.';
+comment on column credits_data.wallets.last_recorded_at is 'On the anchor: when the customer''s last entries were recorded. Time never runs backwards behind it.';
+comment on column credits_data.wallets.balance is 'Credits of its active grants, as last settled.';
+comment on column credits_data.wallets.held is 'Credits set aside by open holds.';
+comment on column credits_data.wallets.scheduled is 'Credits of grants that are not effective yet.';
+comment on column credits_data.wallets.debt is 'Overdraft that is not repaid.';
+comment on column credits_data.wallets.overage is 'Overage that is not on an invoice line yet.';
+comment on column credits_data.wallets.last_seq is 'Number of its last entry.';
+comment on column credits_data.wallets.status is 'active, frozen (time goes on, nothing is spent) or closed (for good).';
+comment on column credits_data.wallets.unit is 'What one credit of this wallet is.';
+comment on column credits_data.wallets.priority is 'Lower is spent first.';
+comment on column credits_data.wallets.name is 'For people.';
+comment on column credits_data.wallets.expires_after is 'Life of a grant that gives no expiry itself, counted from its effective_at.';
+comment on column credits_data.wallets.overage_policy is 'What happens to usage beyond the grants: block, invoice or overdraft.';
+comment on column credits_data.wallets.overage_limit is 'The most overage that may be open; null is no limit.';
+comment on column credits_data.wallets.overage_unit_price is 'Price of one credit of overage.';
+comment on column credits_data.wallets.overage_currency is 'ISO 4217 code of that price.';
+comment on column credits_data.wallets.late_usage_grace is 'How long after its expiry a grant still pays usage that happened before.';
+comment on column credits_data.wallets.metadata is 'The caller''s own references.';
+comment on column credits_data.wallets.created_at is 'When it was created.';
+
+create table credits_data.grants (
+    customer_id text collate "C" not null,
+    grant_id uuid not null,
+    wallet text collate "C" not null,
+    created_seq bigint not null,
+    priority integer not null,
+    grant_type credits_data.grant_type not null,
+    effective_at timestamptz not null,
+    expires_at timestamptz not null check (expires_at > effective_at),
+    due_at timestamptz not null,
+    unlimited boolean not null,
+    status text collate "C" not null check (status in ('scheduled', 'active', 'exhausted', 'expired', 'voided')),
+    amount numeric not null check (amount > 0),
+    remaining numeric not null check (remaining >= 0 and remaining <= amount),
+    expired numeric not null check (expired >= 0),
+    unit_price numeric check (unit_price >= 0),
+    currency text collate "C",
+    applies_to text[],
+    metadata jsonb not null,
+    primary key (customer_id, grant_id),
+    check (status <> 'active' or remaining > 0),
+    check (status in ('scheduled', 'active') or remaining = 0),
+    check (unlimited = (applies_to is null))
+) with (fillfactor = 80);
+-- The grants that can be spent, in the order of spending. A grant enters and leaves it once; a deduction changes no column of it.
+create index grants_live on credits_data.grants
+    (customer_id, wallet, priority, expires_at, unlimited, grant_type, effective_at, created_seq)
+    where status = 'active';
+-- What settling has to do next.
+create index grants_due on credits_data.grants (customer_id, due_at) where due_at < 'infinity';
+-- For late usage under a wallet's grace.
+create index grants_expired on credits_data.grants (customer_id, wallet, expires_at) where status = 'expired';
+comment on table credits_data.grants is 'One row a block of credits. What it was given stands in amount, what is left as last settled in remaining.';
+comment on column credits_data.grants.customer_id is 'Whoever owns the credits.';
+comment on column credits_data.grants.grant_id is 'UUIDv7.';
+comment on column credits_data.grants.wallet is 'The wallet it lies in.';
+comment on column credits_data.grants.created_seq is 'Number of the wallet''s entry that created it: the order of creation.';
+comment on column credits_data.grants.priority is 'Lower is spent first.';
+comment on column credits_data.grants.grant_type is 'promotional (free), committed (part of a contract) or prepaid (bought).';
+comment on column credits_data.grants.effective_at is 'Live from this instant.';
+comment on column credits_data.grants.expires_at is 'Live before this instant; infinity is never.';
+comment on column credits_data.grants.due_at is 'The next instant at which settling has something to do with it; infinity if never.';
+comment on column credits_data.grants.unlimited is 'It pays any usage: applies_to is null.';
+comment on column credits_data.grants.status is 'As last settled: scheduled, active, exhausted, expired or voided.';
+comment on column credits_data.grants.amount is 'Credits given.';
+comment on column credits_data.grants.remaining is 'Credits left, as last settled: the sum of its entries.';
+comment on column credits_data.grants.expired is 'Net credits that expired.';
+comment on column credits_data.grants.unit_price is 'Price paid for one credit.';
+comment on column credits_data.grants.currency is 'ISO 4217 code of that price.';
+comment on column credits_data.grants.applies_to is 'Names of the events whose usage it pays; null is any.';
+comment on column credits_data.grants.metadata is 'The caller''s own references, such as a payment intent or a contract number.';
+
+-- The ledger. Two unique indexes are all it has for a plain deduction; the partial ones hold refunds and repayments only.
+create table credits_data.entries (
+    seq bigint not null,
+    occurred_at timestamptz not null,
+    recorded_at timestamptz not null,
+    fingerprint bigint,
+    line integer not null,
+    kind smallint not null,
+    customer_id text collate "C" not null,
+    wallet text collate "C" not null,
+    transaction_id text collate "C" not null,
+    credits numeric not null check (credits >= 0),
+    balance_after numeric not null check (balance_after >= 0),
+    grant_id uuid,
+    event_name text collate "C",
+    usage_at timestamptz,
+    requested numeric,
+    unit_price numeric,
+    currency text collate "C",
+    refers_to text collate "C",
+    reverses_seq bigint,
+    metadata jsonb,
+    primary key (customer_id, wallet, seq),
+    constraint entries_transaction unique (customer_id, transaction_id, line)
+);
+create index entries_refers_to on credits_data.entries (customer_id, refers_to) where refers_to is not null;
+create index entries_reverses on credits_data.entries (customer_id, wallet, reverses_seq) where reverses_seq is not null;
+create index entries_repaid on credits_data.entries (customer_id, wallet, seq) where kind = 22;
+comment on table credits_data.entries is 'The ledger: one immutable row a movement of credits. Never updated, deleted or truncated.';
+comment on column credits_data.entries.seq is 'Number within the wallet: 1, 2, 3, ... without a gap.';
+comment on column credits_data.entries.occurred_at is 'When the movement took effect: the due instant for what settling wrote, else the call''s now.';
+comment on column credits_data.entries.recorded_at is 'The now of the call that wrote it.';
+comment on column credits_data.entries.fingerprint is 'On the first line of a transaction: 64 bits of the SHA-256 of what makes two requests the same.';
+comment on column credits_data.entries.line is 'Number within the transaction: 1, 2, 3, ...';
+comment on column credits_data.entries.kind is 'See chart_of_accounts.';
+comment on column credits_data.entries.customer_id is 'Whoever owns the credits.';
+comment on column credits_data.entries.wallet is 'The wallet whose books it belongs to.';
+comment on column credits_data.entries.transaction_id is 'Id of the call''s transaction: the caller''s idempotency key, or a UUIDv7.';
+comment on column credits_data.entries.credits is 'Amount moved, never negative.';
+comment on column credits_data.entries.balance_after is 'Balance of the wallet after the entry.';
+comment on column credits_data.entries.grant_id is 'The grant whose credits moved, if of a grant.';
+comment on column credits_data.entries.event_name is 'Name of the usage event.';
+comment on column credits_data.entries.usage_at is 'When the usage happened, as told by the caller.';
+comment on column credits_data.entries.requested is 'On the first line: the amount asked for, if the entries do not add up to it.';
+comment on column credits_data.entries.unit_price is 'Of overage: price of one credit when it was charged.';
+comment on column credits_data.entries.currency is 'Of overage: ISO 4217 code of that price.';
+comment on column credits_data.entries.refers_to is 'Of a refund: the transaction refunded.';
+comment on column credits_data.entries.reverses_seq is 'Of a refund: the entry of the same wallet that it takes back.';
+comment on column credits_data.entries.metadata is 'The caller''s own references, and the reason of a correction.';
+
+create function credits_data.refuse_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using
+        errcode = 'insufficient_privilege',
+        message = pg_catalog.format('the ledger is append-only: %s of %I.%I is refused', tg_op, tg_table_schema, tg_table_name),
+        detail = 'code=append_only',
+        hint = 'Correct a mistake with a new movement: credits.refund_usage, credits.void_grant or credits.adjust_credits.';
+end
+$$;
+comment on function credits_data.refuse_change() is 'Refuses every change of what stands in the ledger, for its owner too.';
+
+create trigger entries_append_only
+    before update or delete or truncate on credits_data.entries
+    for each statement execute function credits_data.refuse_change();
+alter table credits_data.entries enable always trigger entries_append_only;
+comment on trigger entries_append_only on credits_data.entries is 'Entries are never updated, deleted or truncated.';
+
+select pg_catalog.pg_extension_config_dump('credits_data.chart_of_accounts', 'where false');
+select pg_catalog.pg_extension_config_dump('credits_data.wallets', '');
+select pg_catalog.pg_extension_config_dump('credits_data.grants', '');
+select pg_catalog.pg_extension_config_dump('credits_data.entries', '');

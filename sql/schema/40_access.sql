@@ -1,0 +1,100 @@
+-- Who may call what. The levels build on one another: a writer is a reader too, an admin both.
+create view credits_data.access_levels as
+select level, rank, object_kind, object_name
+from (values
+    ('reader', 1, 'view', array['wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants']),
+    ('reader', 1, 'function', array[
+        'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'verify_ledger'
+    ]),
+    ('writer', 2, 'function', array[
+        'create_wallet', 'update_wallet', 'set_wallet_status', 'grant_credits', 'void_grant', 'change_expiry', 'transfer_credits',
+        'adjust_credits', 'deduct_usage', 'refund_usage', 'expire_grants', 'run_maintenance'
+    ]),
+    ('admin', 3, 'function', array['schedule_jobs', 'unschedule_jobs', 'cron_jobs']),
+    ('owner', 4, 'function', array['grant_access', 'revoke_access'])
+) levels (level, rank, object_kind, object_names)
+cross join lateral unnest(object_names) object_name;
+comment on view credits_data.access_levels is 'Which level may use which object of schema credits. Every function and view stands in it once.';
+
+create function credits.grant_access(role text, level text)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted_rank integer;
+    object record;
+begin
+    if role is null or level is null then
+        raise exception using
+            errcode = 'null_value_not_allowed',
+            message = case when role is null then 'role' else 'level' end || ' must not be null',
+            detail = 'code=null_argument',
+            hint = 'Pass a role and one of the levels reader, writer, admin.';
+    end if;
+    select rank into wanted_rank from credits_data.access_levels a where a.level = grant_access.level and rank <= 3 limit 1;
+    if wanted_rank is null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('invalid level: "%s" is not known', left(level, 60)),
+            detail = 'code=invalid_argument',
+            hint = 'It is one of: reader, writer, admin.';
+    end if;
+    perform credits_data.require_role(role);
+    perform credits.revoke_access(role);
+    execute format('grant usage on schema credits to %I', role);
+    for object in
+        select a.object_kind, a.object_name from credits_data.access_levels a where a.rank <= wanted_rank
+    loop
+        if object.object_kind = 'view' then
+            execute format('grant select on credits.%I to %I', object.object_name, role);
+        else
+            execute format('grant execute on function credits.%I to %I', object.object_name, role);
+        end if;
+    end loop;
+    return level;
+end
+$$;
+comment on function credits.grant_access(text, text) is 'Gives a role exactly the rights of a level: reader (reads the views and reading functions), writer (also spends, grants and records), admin (also defines rules and schedules jobs). Returns the level.';
+
+create function credits.revoke_access(role text)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if role is null then
+        raise exception using
+            errcode = 'null_value_not_allowed',
+            message = 'role must not be null',
+            detail = 'code=null_argument',
+            hint = 'Pass the name of a role.';
+    end if;
+    perform credits_data.require_role(role);
+    execute format('revoke all on all tables in schema credits from %I', role);
+    execute format('revoke all on all functions in schema credits from %I', role);
+    execute format('revoke all on schema credits from %I', role);
+    return role;
+end
+$$;
+comment on function credits.revoke_access(text) is 'Takes every right on pg_credits from a role. Returns the role.';
+
+create function credits_data.require_role(role text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from pg_roles where rolname = role) then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('role "%s" not found', left(role, 63)),
+            detail = 'code=not_found',
+            hint = 'Create it with: create role ...';
+    end if;
+end
+$$;
+comment on function credits_data.require_role(text) is 'Refuses a role that does not exist.';

@@ -1,0 +1,9 @@
+//! The SQL face: one function for each function of SPEC, by noun. Arguments are checked here and become types of the domain; no
+//! rule and no SQL text lives here. Comments on the SQL functions, defaults of which are seen here, stand in `sql/schema`.
+
+pub mod arguments;
+pub mod grants;
+pub mod reading;
+pub mod time;
+pub mod usage;
+pub mod wallets;

@@ -1,0 +1,144 @@
+//! An exact amount of credits: a whole number of 10^-12 credits (SPEC 2).
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
+
+use crate::error::{Error, Result};
+
+/// Credits, exact to 12 decimals. Signed, so that an adjustment has a direction; what is stored is never negative.
+///
+/// Single amounts and every total of a wallet stay below 10^16 ([`Amount::in_range`]); an `i128` holds the sum of 10^10 such
+/// totals, so sums over the wallets of one customer cannot overflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Amount(i128);
+
+impl Amount {
+    /// Decimals kept.
+    pub const SCALE: u32 = 12;
+    pub const ZERO: Amount = Amount(0);
+    const UNITS_PER_CREDIT: i128 = 10_i128.pow(Self::SCALE);
+    /// The first absolute value that is too large, in units: 10^16 credits.
+    const LIMIT_UNITS: i128 = 10_i128.pow(16 + Self::SCALE);
+
+    pub const fn from_units(units: i128) -> Self {
+        Self(units)
+    }
+
+    pub const fn from_credits(credits: i64) -> Self {
+        Self(credits as i128 * Self::UNITS_PER_CREDIT)
+    }
+
+    /// The whole number of 10^-12 credits.
+    pub const fn units(self) -> i128 {
+        self.0
+    }
+
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    pub const fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    pub const fn is_positive(self) -> bool {
+        self.0 > 0
+    }
+
+    /// This amount, if its absolute value is below 10^16; `what` names it in the error (22003).
+    pub fn in_range(self, what: &str) -> Result<Self> {
+        if self.0.abs() < Self::LIMIT_UNITS {
+            Ok(self)
+        } else {
+            Err(Error::out_of_range(
+                what,
+                "its absolute value must stay below 10000000000000000",
+                "Amounts and totals have at most 16 digits before the decimal point.",
+            ))
+        }
+    }
+}
+
+impl Add for Amount {
+    type Output = Amount;
+    fn add(self, other: Amount) -> Amount {
+        Amount(self.0 + other.0)
+    }
+}
+
+impl Sub for Amount {
+    type Output = Amount;
+    fn sub(self, other: Amount) -> Amount {
+        Amount(self.0 - other.0)
+    }
+}
+
+impl Neg for Amount {
+    type Output = Amount;
+    fn neg(self) -> Amount {
+        Amount(-self.0)
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Amount) {
+        self.0 += other.0;
+    }
+}
+
+impl SubAssign for Amount {
+    fn sub_assign(&mut self, other: Amount) {
+        self.0 -= other.0;
+    }
+}
+
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Amount>>(amounts: I) -> Amount {
+        amounts.fold(Amount::ZERO, Add::add)
+    }
+}
+
+/// Plain decimal notation without padding zeros: `25`, `0.5`, `-3.000000000001`.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let units = self.0.unsigned_abs();
+        let per_credit = Self::UNITS_PER_CREDIT.unsigned_abs();
+        write!(f, "{sign}{}", units / per_credit)?;
+        let fraction = units % per_credit;
+        if fraction == 0 {
+            return Ok(());
+        }
+        let digits = format!("{fraction:012}");
+        write!(f, ".{}", digits.trim_end_matches('0'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_prints_without_padding_zeros() {
+        for (units, text) in [
+            (0, "0"),
+            (25_000_000_000_000, "25"),
+            (500_000_000_000, "0.5"),
+            (-3_000_000_000_001, "-3.000000000001"),
+            (1, "0.000000000001"),
+        ] {
+            assert_eq!(Amount::from_units(units).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_total_of_ten_to_the_sixteen_is_refused() {
+        let largest = Amount::from_units(10_i128.pow(28) - 1);
+        assert_eq!(largest.in_range("x"), Ok(largest));
+        for too_large in [10_i128.pow(28), -(10_i128.pow(28))] {
+            let error = Amount::from_units(too_large).in_range("balance").unwrap_err();
+            assert_eq!(error.symbol(), "out_of_range");
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! The working copy of one customer's books during one call.
+//!
+//! It is filled under the customer's lock (or from one snapshot, to read), changed only by [`Book::post`], and stored once at the
+//! end. Invariants kept here: a wallet's totals and a grant's remaining are the sums of the entries posted, `seq` has no gap, and
+//! nothing becomes negative.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use uuid::Uuid;
+
+use super::amount::Amount;
+use super::chart::Kind;
+use super::grant::{Grant, GrantStatus, GrantTerms, SpendingOrder};
+use super::names::{CustomerId, EventName, TransactionId, WalletCode};
+use super::request::Fingerprint;
+use super::time::Timestamp;
+use super::wallet::Wallet;
+use crate::error::{Error, Result};
+
+/// What is stored of the customer, read as this call needs it.
+pub trait Reader {
+    /// Up to `grants_max` stored active grants of a wallet after a place in the order of spending, in that order.
+    fn live_after(&self, wallet: &WalletCode, after: Option<SpendingOrder>, grants_max: usize) -> Vec<Grant>;
+    /// All stored grants of the customer that fall due up to and including an instant.
+    fn due_until(&self, until: Timestamp) -> Vec<Grant>;
+    /// Up to `grants_max` stored grants of the customer that fall due after an instant, in the order of those instants.
+    fn due_after(&self, after: Timestamp, skip: usize, grants_max: usize) -> Vec<Grant>;
+    /// Stored grants of a wallet with expired credits that were live at an instant.
+    fn expired_since(&self, wallet: &WalletCode, live_at: Timestamp) -> Vec<Grant>;
+    fn by_id(&self, id: Uuid) -> Option<Grant>;
+    /// The transaction recorded under an id, which may be an idempotency key.
+    fn transaction(&self, id: &TransactionId) -> Option<Recorded>;
+    /// How much of a transaction's usage was refunded.
+    fn refunded(&self, id: &TransactionId) -> Amount;
+    /// The stored repayments of a wallet's debt that were not given back in full, the last first.
+    fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment>;
+}
+
+/// A transaction as it stands in the ledger: enough to repeat its answer, or to refund it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    pub id: TransactionId,
+    pub fingerprint: Fingerprint,
+    pub requested: Option<Amount>,
+    pub event_name: Option<EventName>,
+    pub lines: Vec<Line>,
+}
+
+/// One entry of a recorded transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    pub wallet: usize,
+    pub seq: i64,
+    pub kind: Kind,
+    pub credits: Amount,
+    pub grant: Option<Uuid>,
+    pub price: Option<(Amount, String)>,
+}
+
+impl Recorded {
+    pub fn sum(&self, counts: impl Fn(Kind) -> bool) -> Amount {
+        self.lines.iter().filter(|line| counts(line.kind)).map(|line| line.credits).sum()
+    }
+
+    /// The grant of the first line of one of these kinds.
+    pub fn grant(&self, counts: impl Fn(Kind) -> bool) -> Option<Uuid> {
+        self.lines.iter().find(|line| counts(line.kind)).and_then(|line| line.grant)
+    }
+}
+
+/// Credits of a grant that repaid debt, as far as no refund gave them back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Repayment {
+    pub seq: i64,
+    pub grant: Uuid,
+    pub left: Amount,
+}
+
+/// Makes ids that are unique without coordination, ordered by time (UUIDv7).
+pub trait Ids {
+    fn uuid(&self, at: Timestamp) -> Uuid;
+}
+
+/// What the entries of one transaction have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    pub id: TransactionId,
+    pub fingerprint: Fingerprint,
+    /// Kept only where the entries do not add up to it.
+    pub requested: Option<Amount>,
+    pub event_name: Option<EventName>,
+    /// The caller's time of late usage.
+    pub usage_at: Option<Timestamp>,
+    /// JSON text.
+    pub metadata: Option<String>,
+    /// The transaction this one refunds.
+    pub refers_to: Option<TransactionId>,
+    pub lines: i32,
+}
+
+/// One row of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub wallet: usize,
+    pub seq: i64,
+    /// Index into the book's transactions.
+    pub transaction: usize,
+    pub line: i32,
+    pub movement: Movement,
+    pub balance_after: Amount,
+}
+
+/// Credits from one account to another; which two, `kind` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Movement {
+    pub kind: Kind,
+    pub credits: Amount,
+    pub grant: Option<Uuid>,
+    pub occurred_at: Timestamp,
+    /// Price and currency of overage, as in force when it was charged.
+    pub price: Option<(Amount, String)>,
+    /// The entry of the same wallet that this one takes back.
+    pub reverses_seq: Option<i64>,
+}
+
+impl Movement {
+    pub fn new(kind: Kind, credits: Amount, grant: Option<Uuid>, occurred_at: Timestamp) -> Self {
+        Self {
+            kind,
+            credits,
+            grant,
+            occurred_at,
+            price: None,
+            reverses_seq: None,
+        }
+    }
+
+    pub fn reversing(self, seq: i64) -> Self {
+        Self {
+            reverses_seq: Some(seq),
+            ..self
+        }
+    }
+}
+
+/// A grant with what is stored of it, to know whether it has to be stored again.
+#[derive(Debug)]
+pub struct Copy {
+    pub grant: Grant,
+    /// None for a grant that this call created.
+    pub stored: Option<(GrantStatus, Amount, Amount)>,
+}
+
+impl Copy {
+    pub fn is_new(&self) -> bool {
+        self.stored.is_none()
+    }
+
+    pub fn is_changed(&self) -> bool {
+        self.stored
+            .is_some_and(|stored| stored != (self.grant.status, self.grant.remaining, self.grant.expired))
+    }
+}
+
+/// The live grants of one wallet, as far as they have been read.
+#[derive(Debug, Default)]
+struct Shelf {
+    live: BTreeMap<SpendingOrder, Uuid>,
+    /// Every stored live grant up to this place has been read.
+    read_until: Option<SpendingOrder>,
+    read_all: bool,
+    pages_read: u32,
+}
+
+/// What a request led to, now or the first time.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    pub recorded: Recorded,
+    pub replayed: bool,
+}
+
+pub struct Book<'a> {
+    pub customer_id: CustomerId,
+    /// The call's one now: everything up to it is settled.
+    pub now: Timestamp,
+    /// In the order of spending.
+    pub wallets: Vec<Wallet>,
+    pub transactions: Vec<Transaction>,
+    pub entries: Vec<Entry>,
+    /// Every grant read or created, by id.
+    pub grants: BTreeMap<Uuid, Copy>,
+    shelves: Vec<Shelf>,
+    reader: &'a dyn Reader,
+    ids: &'a dyn Ids,
+}
+
+impl<'a> Book<'a> {
+    pub fn new(
+        customer_id: CustomerId,
+        now: Timestamp,
+        mut wallets: Vec<Wallet>,
+        reader: &'a dyn Reader,
+        ids: &'a dyn Ids,
+    ) -> Self {
+        wallets.sort_by(|a, b| (a.settings.priority, &a.code).cmp(&(b.settings.priority, &b.code)));
+        Self {
+            customer_id,
+            now,
+            shelves: wallets.iter().map(|_| Shelf::default()).collect(),
+            wallets,
+            transactions: Vec::new(),
+            entries: Vec::new(),
+            grants: BTreeMap::new(),
+            reader,
+            ids,
+        }
+    }
+
+    pub fn wallet_index(&self, code: &WalletCode) -> Option<usize> {
+        self.wallets.iter().position(|wallet| wallet.code == *code)
+    }
+
+    /// Opens a transaction under the caller's key, or under a new id. It has no entry yet, and without one leaves no trace.
+    pub fn begin(&mut self, key: Option<&TransactionId>, fingerprint: Fingerprint, at: Timestamp) -> usize {
+        let id = key.cloned().unwrap_or_else(|| TransactionId::stored(self.ids.uuid(at).to_string()));
+        self.transactions.push(Transaction {
+            id,
+            fingerprint,
+            requested: None,
+            event_name: None,
+            usage_at: None,
+            metadata: None,
+            refers_to: None,
+            lines: 0,
+        });
+        self.transactions.len() - 1
+    }
+
+    /// Appends an entry and applies its effects: the only way anything in the book changes by an amount.
+    pub fn post(&mut self, transaction: usize, wallet_index: usize, movement: Movement) -> Result<()> {
+        let effect = movement.kind.effect();
+        let credits = movement.credits;
+        assert!(!credits.is_negative(), "an entry of {credits} credits");
+        let wallet = &mut self.wallets[wallet_index];
+        for (total, sign, what) in [
+            (&mut wallet.balance, effect.balance, "balance"),
+            (&mut wallet.held, effect.held, "held"),
+            (&mut wallet.scheduled, effect.scheduled, "scheduled"),
+            (&mut wallet.debt, effect.debt, "debt"),
+            (&mut wallet.overage, effect.overage, "overage"),
+        ] {
+            if sign != 0 {
+                *total = moved(*total, sign, credits);
+                total.in_range(&format!("the total {what} of wallet \"{}\"", wallet.code))?;
+            }
+        }
+        wallet.last_seq += 1;
+        let (seq, balance_after) = (wallet.last_seq, wallet.balance);
+        if let Some(id) = movement.grant {
+            let grant = &mut self.copy_mut(id).grant;
+            grant.remaining = moved(grant.remaining, effect.remaining(), credits);
+            grant.expired = moved(grant.expired, effect.expired, credits);
+            assert!(grant.remaining <= grant.amount, "grant {id} has more than it was given");
+            match grant.status {
+                GrantStatus::Active if grant.remaining.is_zero() => self.set_status(id, GrantStatus::Exhausted),
+                GrantStatus::Exhausted if grant.remaining.is_positive() => self.set_status(id, GrantStatus::Active),
+                _ => {}
+            }
+        }
+        let head = &mut self.transactions[transaction];
+        head.lines += 1;
+        self.entries.push(Entry {
+            wallet: wallet_index,
+            seq,
+            transaction,
+            line: head.lines,
+            movement,
+            balance_after,
+        });
+        Ok(())
+    }
+
+    /// Creates a grant with its first entry: of `kind`, `amount` credits, now. `status` is `Scheduled` or `Active`.
+    pub fn add_grant(
+        &mut self,
+        transaction: usize,
+        wallet: usize,
+        kind: Kind,
+        amount: Amount,
+        terms: GrantTerms,
+        status: GrantStatus,
+    ) -> Result<Uuid> {
+        let id = self.ids.uuid(self.now);
+        let grant = Grant {
+            id,
+            wallet,
+            created_seq: self.wallets[wallet].last_seq + 1,
+            // Its entry fills it, and makes an exhausted grant active.
+            status: if status == GrantStatus::Active { GrantStatus::Exhausted } else { status },
+            amount,
+            remaining: Amount::ZERO,
+            expired: Amount::ZERO,
+            terms,
+        };
+        self.grants.insert(id, Copy { grant, stored: None });
+        self.post(transaction, wallet, Movement::new(kind, amount, Some(id), self.now))?;
+        Ok(id)
+    }
+
+    /// Changes what a grant is, and with it whether it can be spent.
+    pub fn set_status(&mut self, id: Uuid, status: GrantStatus) {
+        let grant = &mut self.copy_mut(id).grant;
+        grant.status = status;
+        let (wallet, order) = (grant.wallet, grant.spending_order());
+        let live = &mut self.shelves[wallet].live;
+        if status == GrantStatus::Active {
+            live.insert(order, id);
+        } else {
+            live.remove(&order);
+        }
+    }
+
+    /// The next grant of a wallet that can be spent, after a place in the order of spending.
+    pub fn next_live(&mut self, wallet: usize, after: Option<SpendingOrder>) -> Option<Uuid> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let shelf = &self.shelves[wallet];
+            let first = shelf.live.range((from, Bound::Unbounded)).next().map(|(order, id)| (*order, *id));
+            if shelf.read_all {
+                return first.map(|(_, id)| id);
+            }
+            if let Some((order, id)) = first
+                && shelf.read_until.is_some_and(|read_until| order <= read_until)
+            {
+                return Some(id);
+            }
+            self.read_live_page(wallet);
+        }
+    }
+
+    fn read_live_page(&mut self, wallet: usize) {
+        let shelf = &self.shelves[wallet];
+        // Most calls are paid by the first grant, few by hundreds.
+        let grants_max = 8_usize.pow(shelf.pages_read.min(4));
+        let page = self.reader.live_after(&self.wallets[wallet].code, shelf.read_until, grants_max);
+        let read_all = page.len() < grants_max;
+        let read_until = page.last().map(Grant::spending_order);
+        for grant in page {
+            self.keep(grant);
+        }
+        let shelf = &mut self.shelves[wallet];
+        shelf.pages_read += 1;
+        shelf.read_all = read_all;
+        shelf.read_until = read_until.or(shelf.read_until);
+    }
+
+    /// Takes a stored grant into the book, unless it is there already and may have changed.
+    fn keep(&mut self, grant: Grant) -> Uuid {
+        let id = grant.id;
+        if !self.grants.contains_key(&id) {
+            let stored = Some((grant.status, grant.remaining, grant.expired));
+            let status = grant.status;
+            self.grants.insert(id, Copy { grant, stored });
+            self.set_status(id, status);
+        }
+        id
+    }
+
+    /// Reads every grant that falls due up to an instant.
+    pub fn read_due(&mut self, until: Timestamp) -> Vec<Uuid> {
+        let due = self.reader.due_until(until);
+        due.into_iter().map(|grant| self.keep(grant)).collect()
+    }
+
+    /// Grants of a wallet that were live at `live_at` and have expired credits left, in the order of spending.
+    pub fn expired_since(&mut self, wallet: usize, live_at: Timestamp) -> BTreeMap<SpendingOrder, Uuid> {
+        for grant in self.reader.expired_since(&self.wallets[wallet].code, live_at) {
+            self.keep(grant);
+        }
+        self.grants
+            .values()
+            .map(|copy| &copy.grant)
+            .filter(|grant| grant.wallet == wallet && grant.status == GrantStatus::Expired)
+            .filter(|grant| grant.expired.is_positive() && grant.is_live_at(live_at))
+            .map(|grant| (grant.spending_order(), grant.id))
+            .collect()
+    }
+
+    /// The scheduled grants of a wallet, in the order in which they become effective.
+    pub fn scheduled(&mut self, wallet: usize) -> Vec<Uuid> {
+        self.read_due(Timestamp::NEVER);
+        let scheduled = self.grants.values().map(|copy| &copy.grant);
+        let mut scheduled: Vec<_> = scheduled
+            .filter(|grant| grant.wallet == wallet && grant.status == GrantStatus::Scheduled)
+            .map(|grant| (grant.terms.effective_at, grant.created_seq, grant.id))
+            .collect();
+        scheduled.sort_unstable();
+        scheduled.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// The grant of this id, if the customer has it.
+    pub fn find_grant(&mut self, id: Uuid) -> Option<&Grant> {
+        if !self.grants.contains_key(&id) {
+            let stored = self.reader.by_id(id)?;
+            self.keep(stored);
+        }
+        Some(self.grant(id))
+    }
+
+    /// A grant that is in the book.
+    pub fn grant(&self, id: Uuid) -> &Grant {
+        &self.grants[&id].grant
+    }
+
+    fn copy_mut(&mut self, id: Uuid) -> &mut Copy {
+        match self.grants.get_mut(&id) {
+            Some(copy) => copy,
+            None => panic!("grant {id} is not in the book"),
+        }
+    }
+
+    /// The next instant after `now` at which settling has something to do, over stored and changed grants.
+    pub fn next_due_at(&self) -> Timestamp {
+        let stored = self.reader.due_after(self.now, 0, 1).first().map(Grant::due_at);
+        self.earliest_due().min(stored.unwrap_or(Timestamp::NEVER))
+    }
+
+    /// The earliest due instant of the grants in the book.
+    pub fn earliest_due(&self) -> Timestamp {
+        let due = self.grants.values().map(|copy| copy.grant.due_at());
+        due.min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// When credits of a wallet expire next, and how many do then.
+    pub fn next_expiry(&self, wallet: usize) -> Option<(Timestamp, Amount)> {
+        let expiring = |grant: &Grant| {
+            let expires_at = grant.terms.expires_at;
+            (grant.wallet == wallet && grant.status == GrantStatus::Active && !expires_at.is_never())
+                .then_some((expires_at, grant.remaining))
+        };
+        let mut by_instant: BTreeMap<Timestamp, Amount> = BTreeMap::new();
+        for (expires_at, remaining) in self.grants.values().filter_map(|copy| expiring(&copy.grant)) {
+            *by_instant.entry(expires_at).or_default() += remaining;
+        }
+        const GRANTS_PER_PAGE: usize = 64;
+        for page_number in 0.. {
+            let page = self.reader.due_after(self.now, page_number * GRANTS_PER_PAGE, GRANTS_PER_PAGE);
+            for grant in page.iter().filter(|grant| !self.grants.contains_key(&grant.id)) {
+                if let Some((expires_at, remaining)) = expiring(grant) {
+                    *by_instant.entry(expires_at).or_default() += remaining;
+                }
+            }
+            // Whatever comes later than the first instant found does not matter.
+            let read_until = page.last().map(Grant::due_at);
+            let found = by_instant.first_key_value().map(|(instant, credits)| (*instant, *credits));
+            let is_whole = found.is_some_and(|(instant, _)| read_until.is_some_and(|read_until| instant < read_until));
+            if page.len() < GRANTS_PER_PAGE || is_whole {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Executes a request once: under a key that is recorded already, the record answers and nothing happens (SPEC 4, idempotency).
+    ///
+    /// The answer is always read from the record, so that a replay cannot differ from the first result.
+    pub fn once(
+        &mut self,
+        key: Option<&TransactionId>,
+        fingerprint: Fingerprint,
+        execute: impl FnOnce(&mut Self, usize) -> Result<()>,
+    ) -> Result<Answer> {
+        if let Some(key) = key
+            && let Some(recorded) = self.reader.transaction(key)
+        {
+            if recorded.fingerprint != fingerprint {
+                return Err(self.key_reused(&recorded));
+            }
+            return Ok(Answer { recorded, replayed: true });
+        }
+        let transaction = self.begin(key, fingerprint, self.now);
+        execute(self, transaction)?;
+        self.close(transaction)?;
+        Ok(Answer {
+            recorded: self.record(transaction),
+            replayed: false,
+        })
+    }
+
+    fn key_reused(&self, recorded: &Recorded) -> Error {
+        let first = match recorded.lines.first() {
+            Some(line) => format!("{} of {} credits", line.kind.name(), line.credits),
+            None => "one without entries".into(),
+        };
+        Error::IdempotencyKeyReused {
+            customer_id: self.customer_id.to_string(),
+            key: recorded.id.to_string(),
+            first,
+        }
+    }
+
+    fn record(&self, transaction: usize) -> Recorded {
+        let head = &self.transactions[transaction];
+        let lines = self.entries.iter().filter(|entry| entry.transaction == transaction);
+        Recorded {
+            id: head.id.clone(),
+            fingerprint: head.fingerprint,
+            requested: head.requested,
+            event_name: head.event_name.clone(),
+            lines: lines
+                .map(|entry| Line {
+                    wallet: entry.wallet,
+                    seq: entry.seq,
+                    kind: entry.movement.kind,
+                    credits: entry.movement.credits,
+                    grant: entry.movement.grant,
+                    price: entry.movement.price.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The recorded transaction of this id, and how much of its usage was refunded.
+    pub fn recorded_usage(&self, id: &TransactionId) -> Option<(Recorded, Amount)> {
+        let recorded = self.reader.transaction(id)?;
+        Some((recorded, self.reader.refunded(id)))
+    }
+
+    /// Every repayment of a wallet's debt that can be given back, the last first.
+    pub fn repayments(&self, wallet: usize) -> Vec<Repayment> {
+        let in_this_call = self.entries.iter().rev().filter(|entry| entry.wallet == wallet);
+        let mut repayments: Vec<Repayment> = in_this_call
+            .filter(|entry| entry.movement.kind == Kind::OverdraftRepaid)
+            .filter_map(|entry| {
+                let grant = entry.movement.grant?;
+                let (seq, left) = (entry.seq, entry.movement.credits);
+                Some(Repayment { seq, grant, left })
+            })
+            .collect();
+        repayments.extend(self.reader.repayments(&self.wallets[wallet].code));
+        repayments
+    }
+
+    /// Ends a transaction: debts are repaid by the spendable credits it brought, in the order of spending (SPEC 6, debt).
+    fn close(&mut self, transaction: usize) -> Result<()> {
+        for wallet in 0..self.wallets.len() {
+            self.repay_debt(transaction, wallet, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Repays the debt of a wallet from its live grants that pay for any usage.
+    pub fn repay_debt(&mut self, transaction: usize, wallet: usize, at: Timestamp) -> Result<()> {
+        let mut place = None;
+        while self.wallets[wallet].debt.is_positive() {
+            let Some(id) = self.next_live(wallet, place) else {
+                break;
+            };
+            let grant = self.grant(id);
+            place = Some(grant.spending_order());
+            if grant.terms.applies_to.is_none() {
+                let credits = grant.remaining.min(self.wallets[wallet].debt);
+                self.post(transaction, wallet, Movement::new(Kind::OverdraftRepaid, credits, Some(id), at))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be spent now in these wallets: all their live credits.
+    pub fn spendable(&self, wallets: &[usize]) -> Amount {
+        wallets.iter().map(|wallet| self.wallets[*wallet].balance).sum()
+    }
+}
+
+fn moved(total: Amount, sign: i8, credits: Amount) -> Amount {
+    let total = match sign {
+        0 => total,
+        1 => total + credits,
+        _ => total - credits,
+    };
+    assert!(!total.is_negative(), "a total would become {total}");
+    total
+}

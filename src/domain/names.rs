@@ -1,0 +1,61 @@
+//! Ids, codes, keys and names: 1 to 255 bytes of text (SPEC 2), each its own type so that they cannot be mixed up.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+const NAME_BYTES_MAX: usize = 255;
+
+/// Text of 1 to 255 bytes, or the error that names the argument (22023).
+pub fn checked_name(argument: &'static str, text: &str) -> Result<String> {
+    match text.len() {
+        0 => Err(Error::invalid(argument, "it is empty", format!("Pass 1 to {NAME_BYTES_MAX} bytes of text."))),
+        bytes if bytes > NAME_BYTES_MAX => Err(Error::invalid(
+            argument,
+            format!("it has {bytes} bytes, {NAME_BYTES_MAX} are allowed"),
+            format!("Pass 1 to {NAME_BYTES_MAX} bytes of text."),
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// From an argument of a call: 1 to 255 bytes, else 22023 naming the argument.
+            pub fn checked(argument: &'static str, text: &str) -> Result<Self> {
+                checked_name(argument, text).map(Self)
+            }
+
+            /// From a row that was checked when it was written.
+            pub const fn stored(text: String) -> Self {
+                Self(text)
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// Whoever owns credits: the application's own id.
+    CustomerId
+    /// The short code of one wallet of a customer.
+    WalletCode
+    /// The id of one transaction, which is the caller's idempotency key.
+    TransactionId
+    /// The name of a usage event.
+    EventName
+}

@@ -1,0 +1,56 @@
+//! The use cases: lock -> settle -> plan -> apply -> append.
+//!
+//! [`change`] is the one staircase down for whatever writes: it takes the customer's lock, loads the book, settles what fell due,
+//! lets the domain decide, and stores each changed row once. [`read`] is the same without the lock and without the last step, so
+//! that what is read is exactly what settling at this instant would leave.
+
+pub mod grants;
+pub mod maintenance;
+pub mod reading;
+pub mod usage;
+pub mod verification;
+pub mod wallets;
+
+use crate::domain::book::Book;
+use crate::domain::names::CustomerId;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+use crate::storage::books::{self, Changes};
+use crate::storage::statement::{Access, connected};
+use crate::storage::wallets::{self as stored_wallets, CustomerTime};
+
+/// Changes a customer's book under its lock.
+fn change<T>(customer_id: &CustomerId, work: impl FnOnce(&mut Book<'_>) -> Result<T>) -> Result<T> {
+    let time = stored_wallets::lock(customer_id).ok_or_else(|| no_wallet(customer_id))?;
+    books::with_settled(Access::Write, customer_id, time, |book, before| {
+        let result = work(book)?;
+        books::store(&Changes { book, before, time });
+        Ok(result)
+    })
+}
+
+/// Reads a customer's book, settled in memory up to now, or up to a later instant; none if the customer has no wallet.
+fn read<T>(
+    customer_id: &CustomerId,
+    until: Option<Timestamp>,
+    work: impl FnOnce(&mut Book<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    connected(|| {
+        let Some(time) = stored_wallets::glance(customer_id) else {
+            return Ok(None);
+        };
+        let time = CustomerTime {
+            now: until.map_or(time.now, |until| until.max(time.now)),
+            ..time
+        };
+        books::with_settled(Access::Read, customer_id, time, |book, _| work(book)).map(Some)
+    })
+}
+
+fn no_wallet(customer_id: &CustomerId) -> Error {
+    Error::NotFound {
+        what: "wallet",
+        name: format!("of customer \"{customer_id}\""),
+        hint: "A customer exists once it has a wallet: credits.create_wallet(customer_id).".into(),
+    }
+}

@@ -1,0 +1,63 @@
+//! `verify_ledger`: every customer's ledger replayed, one after the other.
+
+use std::cell::OnceCell;
+
+use super::connected;
+use crate::domain::names::CustomerId;
+use crate::domain::verify::{Replay, Violation};
+use crate::error::Result;
+use crate::storage::grants::Grants;
+use crate::storage::statement::Access;
+use crate::storage::{verification as stored, wallets};
+
+const CUSTOMERS_PER_PAGE: i64 = 1000;
+const ENTRIES_PER_PAGE: i64 = 10_000;
+
+/// One violation for every promise of SPEC 12 that the books break; none is the proof.
+pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
+    let mut violations = connected(|| stored::orphans(customer_id));
+    if let Some(customer_id) = customer_id {
+        violations.extend(connected(|| verify_customer(customer_id)));
+        return Ok(violations);
+    }
+    let mut last = String::new();
+    loop {
+        let page = connected(|| stored::customers_after(&last, CUSTOMERS_PER_PAGE));
+        let Some(last_of_page) = page.last() else {
+            return Ok(violations);
+        };
+        last = last_of_page.to_string();
+        for customer_id in &page {
+            // Connected for each customer: what one read is freed before the next.
+            violations.extend(connected(|| verify_customer(customer_id)));
+        }
+    }
+}
+
+fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
+    let wallets = wallets::load(Access::Read, customer_id);
+    let reader = Grants {
+        customer_id,
+        access: Access::Read,
+        wallets: OnceCell::from(wallets.iter().map(|wallet| wallet.code.clone()).collect::<Vec<_>>()),
+    };
+    let grants = reader.all();
+    let mut violations = stored::broken(customer_id);
+    for (index, wallet) in wallets.iter().enumerate() {
+        let of_wallet = grants.iter().filter(|grant| grant.wallet == index);
+        let mut replay = Replay::new(customer_id.as_str(), wallet, of_wallet);
+        let mut last_seq = 0;
+        loop {
+            let page = stored::entries_after(customer_id, &wallet.code, last_seq, ENTRIES_PER_PAGE);
+            for entry in &page {
+                replay.entry(entry);
+                last_seq = entry.seq;
+            }
+            if page.len() < ENTRIES_PER_PAGE as usize {
+                break;
+            }
+        }
+        violations.extend(replay.finish());
+    }
+    violations
+}

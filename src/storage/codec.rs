@@ -1,0 +1,321 @@
+//! Values of the domain as PostgreSQL's datums and back.
+//!
+//! A `numeric` crosses through its binary wire format (`numeric_send`, `numeric_recv`), which is public and stable, unlike its
+//! format in memory.
+
+use std::ffi::{c_char, c_int};
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::domain::amount::Amount;
+use crate::domain::time::{Interval, Timestamp};
+
+/// A value that PostgreSQL stores as one type.
+pub trait Codec: Sized {
+    const OID: pg_sys::Oid;
+    /// As `typlen`, `typbyval` and `typalign` of `pg_type`.
+    const LAYOUT: (i16, bool, u8);
+
+    /// # Safety
+    /// The datum is of the type `OID`, and not null.
+    unsafe fn decode(datum: pg_sys::Datum) -> Self;
+    fn encode(&self) -> pg_sys::Datum;
+}
+
+macro_rules! by_value {
+    ($($type:ty: $oid:ident, $length:literal, $alignment:literal;)*) => {$(
+        impl Codec for $type {
+            const OID: pg_sys::Oid = pg_sys::$oid;
+            const LAYOUT: (i16, bool, u8) = ($length, true, $alignment);
+
+            unsafe fn decode(datum: pg_sys::Datum) -> Self {
+                datum.value() as $type
+            }
+
+            fn encode(&self) -> pg_sys::Datum {
+                pg_sys::Datum::from(*self)
+            }
+        }
+    )*};
+}
+
+by_value! {
+    i16: INT2OID, 2, b's';
+    i32: INT4OID, 4, b'i';
+    i64: INT8OID, 8, b'd';
+}
+
+impl Codec for bool {
+    const OID: pg_sys::Oid = pg_sys::BOOLOID;
+    const LAYOUT: (i16, bool, u8) = (1, true, b'c');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        datum.value() != 0
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(*self)
+    }
+}
+
+impl Codec for Timestamp {
+    const OID: pg_sys::Oid = pg_sys::TIMESTAMPTZOID;
+    const LAYOUT: (i16, bool, u8) = (8, true, b'd');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        Timestamp::from_postgres(datum.value() as i64)
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.to_postgres())
+    }
+}
+
+impl Codec for String {
+    const OID: pg_sys::Oid = pg_sys::TEXTOID;
+    const LAYOUT: (i16, bool, u8) = (-1, false, b'i');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: a text datum; the database is in UTF8 (the extension refuses others), and PostgreSQL checks what enters it.
+        unsafe {
+            let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            pgrx::text_to_rust_str_unchecked(text).to_owned()
+        }
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        text(self)
+    }
+}
+
+/// A text datum.
+pub fn text(text: &str) -> pg_sys::Datum {
+    // SAFETY: copies `len` bytes.
+    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(text.as_ptr().cast(), text.len() as c_int)) }
+}
+
+impl Codec for Uuid {
+    const OID: pg_sys::Oid = pg_sys::UUIDOID;
+    const LAYOUT: (i16, bool, u8) = (16, false, b'c');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: a uuid datum points to 16 bytes.
+        Uuid::from_bytes(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        copied(*self.as_bytes())
+    }
+}
+
+impl Codec for Interval {
+    const OID: pg_sys::Oid = pg_sys::INTERVALOID;
+    const LAYOUT: (i16, bool, u8) = (16, false, b'd');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: an interval datum points to one.
+        let interval = unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() };
+        Interval {
+            months: interval.month,
+            days: interval.day,
+            microseconds: interval.time,
+        }
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        copied(pg_sys::Interval {
+            month: self.months,
+            day: self.days,
+            time: self.microseconds,
+        })
+    }
+}
+
+/// A datum that points to a copy in the current memory context.
+fn copied<T: Copy>(value: T) -> pg_sys::Datum {
+    // SAFETY: palloc returns aligned memory of that size, or raises.
+    unsafe {
+        let copy = pg_sys::palloc(size_of::<T>()).cast::<T>();
+        copy.write(value);
+        pg_sys::Datum::from(copy)
+    }
+}
+
+/// Why a `numeric` is no [`Amount`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAnAmount {
+    NanOrInfinite,
+    TooManyDecimals,
+    TooLarge,
+}
+
+/// Base-10000 digits after the decimal point.
+const FRACTION_DIGITS: i32 = Amount::SCALE as i32 / 4;
+
+/// Reads any `numeric`.
+///
+/// # Safety
+/// The datum is a numeric, and not null.
+pub unsafe fn amount(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
+    // SAFETY: numeric_send takes a numeric and returns a bytea of four 16-bit numbers and the digits.
+    let bytes = unsafe {
+        let Some(sent) = pgrx::direct_function_call_as_datum(pg_sys::numeric_send, &[Some(datum)]) else {
+            return Err(NotAnAmount::NanOrInfinite);
+        };
+        let bytea: *mut pg_sys::varlena = sent.cast_mut_ptr();
+        std::slice::from_raw_parts(pgrx::vardata_any(bytea).cast::<u8>(), pgrx::varsize_any_exhdr(bytea))
+    };
+    let mut words = bytes.chunks_exact(2).map(|word| i16::from_be_bytes([word[0], word[1]]));
+    let mut word = || words.next().unwrap_or_default();
+    let (digit_count, weight, sign, _display_scale) = (word(), word(), word() as u16, word());
+    const NEGATIVE: u16 = 0x4000;
+    if sign != 0 && sign != NEGATIVE {
+        return Err(NotAnAmount::NanOrInfinite);
+    }
+    // 10^16 is 10000^4: a digit of weight 4 is too large whatever it is.
+    if digit_count > 0 && weight >= 4 {
+        return Err(NotAnAmount::TooLarge);
+    }
+    let mut units: i128 = 0;
+    for position in 0..i32::from(digit_count) {
+        let exponent = i32::from(weight) - position + FRACTION_DIGITS;
+        let digit = i128::from(word());
+        match u32::try_from(exponent) {
+            Ok(exponent) => units += digit * 10_000_i128.pow(exponent),
+            Err(_) if digit == 0 => {}
+            Err(_) => return Err(NotAnAmount::TooManyDecimals),
+        }
+    }
+    Ok(Amount::from_units(if sign == NEGATIVE { -units } else { units }))
+}
+
+impl Codec for Amount {
+    const OID: pg_sys::Oid = pg_sys::NUMERICOID;
+    const LAYOUT: (i16, bool, u8) = (-1, false, b'i');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: the caller's promise.
+        match unsafe { amount(datum) } {
+            Ok(amount) => amount,
+            Err(error) => panic!("a stored amount: {error:?}"),
+        }
+    }
+
+    /// Without padding zeros, since `numeric_recv` keeps the display scale it is sent.
+    fn encode(&self) -> pg_sys::Datum {
+        let mut digits = Vec::with_capacity(12);
+        let mut units = self.units().unsigned_abs();
+        while units > 0 {
+            digits.push((units % 10_000) as i16);
+            units /= 10_000;
+        }
+        let weight = digits.len() as i32 - 1 - FRACTION_DIGITS;
+        digits.reverse();
+        while digits.last() == Some(&0) {
+            digits.pop();
+        }
+        let mut display_scale = 0;
+        let mut fraction = self.units().unsigned_abs() % 10_u128.pow(Amount::SCALE);
+        if fraction > 0 {
+            display_scale = Amount::SCALE as i16;
+            while fraction % 10 == 0 {
+                fraction /= 10;
+                display_scale -= 1;
+            }
+        }
+        let sign = if self.is_negative() { 0x4000 } else { 0 };
+        let mut message = Vec::with_capacity(8 + 2 * digits.len());
+        for word in [digits.len() as i16, weight as i16, sign, display_scale].into_iter().chain(digits) {
+            message.extend_from_slice(&word.to_be_bytes());
+        }
+        let mut buffer = pg_sys::StringInfoData {
+            data: message.as_mut_ptr().cast(),
+            len: message.len() as c_int,
+            maxlen: message.len() as c_int,
+            cursor: 0,
+        };
+        // SAFETY: numeric_recv reads the buffer, which outlives the call, and copies the number.
+        let numeric = unsafe {
+            pgrx::direct_function_call_as_datum(
+                pg_sys::numeric_recv,
+                &[
+                    Some(pg_sys::Datum::from(&raw mut buffer)),
+                    Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
+                    Some(pg_sys::Datum::from(-1_i32)),
+                ],
+            )
+        };
+        match numeric {
+            Some(numeric) => numeric,
+            None => panic!("numeric_recv returned null"),
+        }
+    }
+}
+
+/// An array datum of these values; none is a null element.
+pub fn array<T: Codec>(elements: impl IntoIterator<Item = Option<T>>) -> pg_sys::Datum {
+    let (mut values, mut nulls): (Vec<_>, Vec<_>) = elements
+        .into_iter()
+        .map(|element| (element.as_ref().map_or(pg_sys::Datum::from(0), T::encode), element.is_none()))
+        .unzip();
+    let mut lengths = [values.len() as c_int];
+    let mut lower_bounds = [1];
+    let (length, by_value, alignment) = T::LAYOUT;
+    // SAFETY: one dimension of as many elements as there are values and nulls, of the layout of their type.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            lengths.as_mut_ptr(),
+            lower_bounds.as_mut_ptr(),
+            T::OID,
+            length.into(),
+            by_value,
+            alignment as c_char,
+        ))
+    }
+}
+
+/// The elements of an array of one or no dimension; none if it has more.
+///
+/// # Safety
+/// The datum is an array of the type of `T`, and not null.
+pub unsafe fn elements<T: Codec>(datum: pg_sys::Datum) -> Option<Vec<Option<T>>> {
+    let (length, by_value, alignment) = T::LAYOUT;
+    // SAFETY: the caller's promise; deconstruct_array allocates both buffers with `count` elements.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        if (*array).ndim > 1 {
+            return None;
+        }
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            T::OID,
+            length.into(),
+            by_value,
+            alignment as c_char,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        let element = |index: usize| (!*nulls.add(index)).then(|| T::decode(*values.add(index)));
+        Some((0..count as usize).map(element).collect())
+    }
+}
+
+impl Codec for Vec<String> {
+    const OID: pg_sys::Oid = pg_sys::TEXTARRAYOID;
+    const LAYOUT: (i16, bool, u8) = (-1, false, b'i');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { elements(datum) }.unwrap_or_default().into_iter().flatten().collect()
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        array(self.iter().cloned().map(Some))
+    }
+}

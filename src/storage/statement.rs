@@ -1,0 +1,171 @@
+//! Prepared statements, kept for the life of the session.
+//!
+//! Built on SPI directly rather than on pgrx's client for two reasons: a reading function must run all its statements on one
+//! snapshot, read-only, even in a transaction that has written; and plans must be generic from the start, so that what is
+//! measured and EXPLAINed is what runs.
+
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_int};
+
+use pgrx::pg_sys;
+
+use super::codec::Codec;
+
+/// A value for a statement's parameter; none is null.
+pub type Parameter = Option<pg_sys::Datum>;
+
+/// A statement's text, and its plan once it was used in this session. The plan follows every change of the tables below it, and of
+/// the extension: PostgreSQL makes it anew from the text.
+pub struct Statement {
+    sql: &'static str,
+    parameter_types: &'static [pg_sys::Oid],
+    plan: Cell<pg_sys::SPIPlanPtr>,
+}
+
+/// Declares statements of a storage module, each with the types of its parameters.
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident($($parameter:ident),*) = $sql:expr;)*) => {
+        thread_local! {$(
+            $(#[$doc])*
+            static $name: $crate::storage::statement::Statement =
+                const { $crate::storage::statement::Statement::new($sql, &[$(pgrx::pg_sys::$parameter,)*]) };
+        )*}
+    };
+}
+pub(crate) use statements;
+
+/// What a statement may see and do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Sees what was committed before it began, and its own transaction's work.
+    Write,
+    /// Runs on the snapshot of the calling query: all statements of a reading function see one state.
+    Read,
+}
+
+impl Statement {
+    pub const fn new(sql: &'static str, parameter_types: &'static [pg_sys::Oid]) -> Self {
+        Self {
+            sql,
+            parameter_types,
+            plan: Cell::new(std::ptr::null_mut()),
+        }
+    }
+
+    fn plan(&self) -> pg_sys::SPIPlanPtr {
+        if !self.plan.get().is_null() {
+            return self.plan.get();
+        }
+        let sql = match CString::new(self.sql) {
+            Ok(sql) => sql,
+            Err(error) => panic!("a statement's text: {error}"),
+        };
+        // SAFETY: SPI is connected (`connected` is the only way here); text and types outlive the call, which copies them.
+        unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(
+                sql.as_ptr(),
+                self.parameter_types.len() as c_int,
+                self.parameter_types.as_ptr().cast_mut(),
+                pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int,
+            );
+            let result = pg_sys::SPI_result;
+            assert!(!plan.is_null(), "SPI_prepare failed with {result}");
+            let kept = pg_sys::SPI_keepplan(plan);
+            assert!(kept == 0, "SPI_keepplan failed with {kept}");
+            self.plan.set(plan);
+            plan
+        }
+    }
+
+    /// Runs the statement and returns its rows. SPI must be connected.
+    pub fn run(&self, access: Access, parameters: &[Parameter]) -> Rows {
+        assert_eq!(parameters.len(), self.parameter_types.len(), "parameters of {}", self.sql);
+        let plan = self.plan();
+        let mut values: Vec<pg_sys::Datum> = parameters.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let nulls: Vec<c_char> = parameters.iter().map(|value| if value.is_none() { b'n' } else { b' ' } as c_char).collect();
+        // SAFETY: the plan is kept; values and nulls have its number of parameters, of its types.
+        unsafe {
+            let result = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), access == Access::Read, 0);
+            assert!(result >= 0, "SPI_execute_plan failed with {result}");
+            Rows {
+                table: pg_sys::SPI_tuptable,
+                count: pg_sys::SPI_processed as usize,
+            }
+        }
+    }
+}
+
+/// The rows of one statement, valid until SPI is finished.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+}
+
+impl Rows {
+    /// How many rows were returned, or changed by a statement that returns none.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
+        // SAFETY: SPI_tuptable holds `numvals` tuples of one descriptor until SPI is finished.
+        let (descriptor, tuples, count) = unsafe {
+            match self.table.as_ref() {
+                Some(table) => (table.tupdesc, table.vals, table.numvals as usize),
+                None => (std::ptr::null_mut(), std::ptr::null_mut(), 0),
+            }
+        };
+        (0..count).map(move |index| {
+            // SAFETY: as above; the two buffers have an element for every attribute.
+            unsafe {
+                let attributes = (*descriptor).natts as usize;
+                let mut values = vec![pg_sys::Datum::from(0); attributes];
+                let mut nulls = vec![false; attributes];
+                pg_sys::heap_deform_tuple(*tuples.add(index), descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+                Row { values, nulls, next: 0 }
+            }
+        })
+    }
+
+    pub fn first(&self) -> Option<Row> {
+        self.iter().next()
+    }
+}
+
+/// One row, read column by column from the left.
+pub struct Row {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+    next: usize,
+}
+
+impl Row {
+    /// The next column, null as none.
+    pub fn optional<T: Codec>(&mut self) -> Option<T> {
+        let index = self.next;
+        self.next += 1;
+        // SAFETY: the statement's column has the type the caller reads it as.
+        (!self.nulls[index]).then(|| unsafe { T::decode(self.values[index]) })
+    }
+
+    /// The next column, which cannot be null.
+    pub fn take<T: Codec>(&mut self) -> T {
+        let index = self.next;
+        match self.optional() {
+            Some(value) => value,
+            None => panic!("column {index} is null"),
+        }
+    }
+}
+
+/// Runs `work` with SPI connected. What it returns must not point into SPI's memory.
+pub fn connected<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: plain calls; when `work` unwinds, the end of the (sub)transaction finishes SPI.
+    unsafe {
+        let result = pg_sys::SPI_connect();
+        assert!(result == pg_sys::SPI_OK_CONNECT as c_int, "SPI_connect failed with {result}");
+        let value = work();
+        pg_sys::SPI_finish();
+        value
+    }
+}

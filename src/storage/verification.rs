@@ -1,0 +1,132 @@
+//! What `verify_ledger` reads: customers page by page, a customer's grants, a wallet's entries page by page. Read-only, one snapshot.
+
+use super::codec::{Codec, text};
+use super::ledger::stored_kind;
+use super::statement::{Access, Row, statements};
+use crate::domain::names::{CustomerId, EventName, WalletCode};
+use crate::domain::verify::{PostedEntry, Violation};
+
+statements! {
+    /// The next customers. Index only on wallets_anchor.
+    CUSTOMERS(TEXTOID, INT8OID) = "
+        select customer_id
+        from credits_data.wallets
+        where is_anchor
+          and customer_id > $1
+        order by customer_id
+        limit $2";
+
+    ENTRIES(TEXTOID, TEXTOID, INT8OID, INT8OID) = "
+        select seq, kind, credits, balance_after, grant_id, occurred_at, usage_at, event_name, transaction_id
+        from credits_data.entries
+        where customer_id = $1
+          and wallet = $2
+          and seq > $3
+        order by seq
+        limit $4";
+
+    /// Transactions of a customer that are not one whole.
+    BROKEN_TRANSACTIONS(TEXTOID) = "
+        select transaction_id
+        from credits_data.entries
+        where customer_id = $1
+        group by transaction_id
+        having min(line) <> 1
+            or max(line) <> count(*)
+            or min(recorded_at) <> max(recorded_at)
+            or count(fingerprint) <> 1
+        order by transaction_id";
+
+    /// A customer's anchor against its rows.
+    BROKEN_ANCHOR(TEXTOID) = "
+        select case
+            when count(*) filter (where w.is_anchor) <> 1
+                then 'the customer has no anchor'
+            when max(w.wallet_count) filter (where w.is_anchor) <> count(*)
+                then 'the anchor does not count its wallets'
+            when min(w.next_due_at) filter (where w.is_anchor)
+                > (select min(g.due_at) from credits_data.grants g where g.customer_id = $1 and g.due_at < 'infinity')
+                then 'the anchor is due later than a grant'
+            end
+        from credits_data.wallets w
+        where w.customer_id = $1";
+
+    /// Rows without a wallet, and kinds that the chart in the table does not know as the library does.
+    ORPHANS(TEXTOID) = "
+        select 1, customer_id, wallet, 'entries without a wallet'
+        from (select distinct customer_id, wallet from credits_data.entries where $1 is null or customer_id = $1) e
+        where not exists (select from credits_data.wallets w where w.customer_id = e.customer_id and w.wallet = e.wallet)
+        union all
+        select 1, customer_id, wallet, 'grants without a wallet'
+        from (select distinct customer_id, wallet from credits_data.grants where $1 is null or customer_id = $1) g
+        where not exists (select from credits_data.wallets w where w.customer_id = g.customer_id and w.wallet = g.wallet)
+        union all
+        select 8, '', null, 'the chart of accounts is not the extension''s for kind ' || kind
+        from (
+            (table credits_data.chart_of_accounts except select * from credits.chart_of_accounts())
+            union all
+            (select * from credits.chart_of_accounts() except table credits_data.chart_of_accounts)
+        ) c";
+}
+
+/// Up to `customers_max` customers after one.
+pub fn customers_after(customer_id: &str, customers_max: i64) -> Vec<CustomerId> {
+    let parameters = [Some(text(customer_id)), Some(customers_max.encode())];
+    let rows = CUSTOMERS.with(|statement| statement.run(Access::Read, &parameters));
+    rows.iter().map(|mut row| CustomerId::stored(row.take())).collect()
+}
+
+/// Up to `entries_max` entries of a wallet after one.
+pub fn entries_after(customer_id: &CustomerId, wallet: &WalletCode, seq: i64, entries_max: i64) -> Vec<PostedEntry> {
+    let parameters = [
+        Some(text(customer_id.as_str())),
+        Some(text(wallet.as_str())),
+        Some(seq.encode()),
+        Some(entries_max.encode()),
+    ];
+    let rows = ENTRIES.with(|statement| statement.run(Access::Read, &parameters));
+    let read = |mut row: Row| PostedEntry {
+        seq: row.take(),
+        kind: stored_kind(row.take()),
+        credits: row.take(),
+        balance_after: row.take(),
+        grant: row.optional(),
+        occurred_at: row.take(),
+        usage_at: row.optional(),
+        event_name: row.optional().map(EventName::stored),
+        transaction_id: row.take(),
+    };
+    rows.iter().map(read).collect()
+}
+
+/// What is wrong with a customer's transactions and anchor.
+pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
+    let parameters = [Some(text(customer_id.as_str()))];
+    let violation = |invariant, detail| Violation {
+        invariant,
+        customer_id: customer_id.to_string(),
+        wallet: None,
+        detail,
+    };
+    let transactions = BROKEN_TRANSACTIONS.with(|statement| statement.run(Access::Read, &parameters));
+    let mut violations: Vec<Violation> = transactions
+        .iter()
+        .map(|mut row| violation(4, format!("transaction \"{}\" is not one whole", row.take::<String>())))
+        .collect();
+    let anchor = BROKEN_ANCHOR.with(|statement| statement.run(Access::Read, &parameters));
+    violations.extend(anchor.iter().filter_map(|mut row| Some(violation(1, row.optional()?))));
+    violations
+}
+
+/// Rows that belong to no wallet, of a customer or of all, and a chart of accounts that was changed.
+pub fn orphans(customer_id: Option<&CustomerId>) -> Vec<Violation> {
+    let parameters = [customer_id.map(|id| text(id.as_str()))];
+    let rows = ORPHANS.with(|statement| statement.run(Access::Read, &parameters));
+    let read = |mut row: Row| Violation {
+        invariant: row.take(),
+        customer_id: row.take(),
+        wallet: row.optional(),
+        detail: row.take(),
+    };
+    rows.iter().map(read).collect()
+}

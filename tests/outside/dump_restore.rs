@@ -1,0 +1,125 @@
+//! pg_dump and restore into a new database: the books are the same, keys stay used, privileges stay given, work goes on.
+
+use pgrx_tests::{Session, assert_ledger_is_sound, shared_cluster};
+
+/// A bit of everything that leaves a row somewhere.
+fn write_history(session: &mut Session) {
+    session.set_clock("2026-01-01 00:00+00");
+    session.exec(
+        "select credits.create_wallet('acme', metadata => '{\"plan\": \"pro\"}');
+         select credits.create_wallet('acme', 'promo', priority => 10);
+         select credits.create_wallet('umlaut-ü', overage_policy => 'overdraft', overage_limit => 100);
+         select credits.grant_credits('acme', 50000, expires_at => '2026-03-01 00:00+00', unit_price => 0.001,
+             currency => 'EUR', metadata => '{\"payment_intent\": \"pi_1\"}', idempotency_key => 'purchase-1');
+         select credits.grant_credits('acme', 500, wallet => 'promo', grant_type => 'promotional',
+             expires_at => '2026-01-10 00:00+00', applies_to => array['model.call', 'a,\"b\"']);
+         select credits.grant_credits('acme', 1000, effective_at => '2026-02-01 00:00+00');
+         select credits.grant_credits('umlaut-ü', 10.000000000001)",
+    );
+    session.set_clock("2026-01-02 00:00+00");
+    session.exec(
+        "select * from credits.deduct_usage('acme', 25, 'call-1', event_name => 'model.call', metadata => '{\"tokens\": 17}');
+         select * from credits.deduct_usage('acme', 0.5, 'call-2');
+         select * from credits.deduct_usage('umlaut-ü', 15, 'call-1');
+         select * from credits.refund_usage('acme', 'call-1', 5, 'half an answer', 'refund-1');
+         select * from credits.adjust_credits('acme', 7, 'goodwill', idempotency_key => 'ticket-9');
+         select * from credits.transfer_credits('acme', 100, 'default', 'promo', 'move-1')",
+    );
+    session.set_clock("2026-01-11 00:00+00");
+    session.exec("select * from credits.expire_grants()");
+}
+
+/// Every table of the extension with the number of its rows and a digest of their text.
+fn digests(session: &mut Session) -> Vec<String> {
+    let tables = session.lines(
+        "select format('%I.%I', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+         where nspname = 'credits_data' and relkind in ('r', 'p') order by relname",
+    );
+    assert!(!tables.is_empty());
+    let digest = |table: &String| {
+        let rows = format!("select count(*), md5(string_agg(t::text, E'\\n' order by t::text collate \"C\")) from {table} as t");
+        format!("{table}: {}", session.lines(&rows).concat())
+    };
+    tables.iter().map(digest).collect()
+}
+
+fn comes_back_whole(format: &str) {
+    let cluster = shared_cluster();
+    let (original, copy) = (format!("dumped_{format}"), format!("restored_{format}"));
+    let (reader, writer) = (format!("dump_reader_{format}"), format!("dump_writer_{format}"));
+    let mut session = cluster.new_database(&original);
+    write_history(&mut session);
+    for (role, level) in [(&reader, "reader"), (&writer, "writer")] {
+        cluster.create_role(role);
+        session.exec(&format!("select * from credits.grant_access('{role}', '{level}')"));
+    }
+    assert_ledger_is_sound(&mut session);
+
+    let file = cluster.dump(&original, format);
+    cluster.restore(&file, format, &copy);
+    let mut restored = cluster.session(&copy);
+    assert_eq!(digests(&mut restored), digests(&mut session));
+    assert_ledger_is_sound(&mut restored);
+
+    // What was done stays done: each key replays its first result.
+    restored.set_clock("2026-01-12 00:00+00");
+    assert_eq!(
+        restored.lines(
+            "select status, deducted, replayed from credits.deduct_usage('acme', 25, 'call-1', event_name => 'model.call')"
+        ),
+        ["charged|25|t"]
+    );
+    assert_eq!(
+        restored.lines("select refunded, replayed from credits.refund_usage('acme', 'call-1', 5, 'half an answer', 'refund-1')"),
+        ["5|t"]
+    );
+    assert_eq!(restored.error("select * from credits.deduct_usage('acme', 26, 'call-1')").sqlstate, "23505");
+    assert_eq!(digests(&mut restored), digests(&mut session), "replays write nothing");
+
+    // Work goes on: the same calls in both databases have the same answers, and what falls due does.
+    for at in ["2026-01-13 00:00+00", "2026-02-02 00:00+00", "2026-03-02 00:00+00"] {
+        let calls = "select customer_id, status, deducted, overage, balance, replayed from (values ('acme'), ('umlaut-ü')) as c (customer_id)
+             cross join lateral credits.deduct_usage(customer_id, 1.25)";
+        session.set_clock(at);
+        restored.set_clock(at);
+        assert_eq!(restored.lines(calls), session.lines(calls), "{at}");
+    }
+    let books =
+        "select customer_id, wallet, seq, kind, amount, credits, balance_after, occurred_at from credits.ledger order by 1, 2, 3";
+    assert_eq!(restored.lines(books), session.lines(books));
+    assert_ledger_is_sound(&mut restored);
+
+    // Privileges that were given are in the dump, and no others.
+    let mut as_reader = cluster.session_as(&copy, &reader);
+    assert_eq!(as_reader.one("select count(*) from credits.balance('acme')"), "2");
+    assert_eq!(as_reader.error("select * from credits.deduct_usage('acme', 1)").sqlstate, "42501");
+    let mut as_writer = cluster.session_as(&copy, &writer);
+    assert_eq!(as_writer.one("select status from credits.deduct_usage('acme', 0)"), "charged");
+    assert_eq!(as_writer.error("select * from credits_data.entries").sqlstate, "42501");
+
+    // The guards came back too.
+    let error = restored.error("update credits_data.entries set credits = 0");
+    assert_eq!((error.sqlstate.as_str(), error.symbol()), ("42501", "append_only"), "{error}");
+}
+
+#[test]
+fn a_custom_format_dump_comes_back_whole() {
+    comes_back_whole("c");
+}
+
+#[test]
+fn a_plain_dump_comes_back_whole() {
+    comes_back_whole("p");
+}
+
+#[test]
+fn an_empty_ledger_can_be_dumped_and_restored() {
+    let cluster = shared_cluster();
+    let mut session = cluster.new_database("dumped_empty");
+    let file = cluster.dump("dumped_empty", "c");
+    cluster.restore(&file, "c", "restored_empty");
+    let mut restored = cluster.session("restored_empty");
+    assert_eq!(digests(&mut restored), digests(&mut session));
+    write_history(&mut restored);
+    assert_ledger_is_sound(&mut restored);
+}

@@ -1,0 +1,8 @@
+//! Tests from outside: real servers, real connections, the extension as its users meet it.
+//!
+//! One module for each kind of thing that can only be seen from there. `scripts/test.sh outside` runs them all;
+//! `FILTER=name` some. The harness is the crate `pgrx-tests` of this workspace.
+
+mod cron;
+mod dump_restore;
+mod standby;
