@@ -27,7 +27,6 @@ bench: ## speed: ratios to the floor and to TPC-B
 	@scripts/bench.sh
 
 install: ## install into this system's PostgreSQL (PG_CONFIG=path for a certain one)
-	@scripts/prerequisites.sh
 	@scripts/install.sh
 
 lint: ## cargo fmt and clippy

@@ -65,6 +65,34 @@ use_private_server() {
     export PGRX_HOME=$RUN_DIR/pgrx PG_CREDITS_RUN_DIR=$RUN_DIR PG_CREDITS_PG_BIN=$PG_BIN
 }
 
+# What `cargo pgrx init` would write. Rewritten only when it changes: pgrx is built again when this file is newer.
+write_pgrx_config() {
+    local config
+    mkdir -p "$PGRX_HOME"
+    config=$(printf '[configs]\npg%s = "%s"\n' "$PG_MAJOR" "$PG_BIN/pg_config")
+    [[ $(cat "$PGRX_HOME/config.toml" 2>/dev/null) == "$config" ]] || echo "$config" >"$PGRX_HOME/config.toml"
+}
+
+# Copies the server into RUN_DIR, again only when its packages have changed: by name, size and time of every file.
+copy_server() {
+    local stamp part
+    has_headers "$PG_MAJOR" || die "PostgreSQL $PG_MAJOR or its headers are missing: run scripts/prerequisites.sh"
+    stamp=$(find "/usr/lib/postgresql/$PG_MAJOR" "/usr/share/postgresql/$PG_MAJOR" -type f ! -name 'pg_credits*' \
+        -printf '%p %s %T@\n' | sort | cksum)
+    if [[ $(cat "$PG_TREE.stamp" 2>/dev/null) != "$stamp" ]]; then
+        say "Copying PostgreSQL $PG_MAJOR to $PG_TREE"
+        rm -rf "$PG_TREE" "$PG_TREE.stamp"
+        for part in lib share; do
+            mkdir -p "$PG_TREE/usr/$part/postgresql"
+            cp -a "/usr/$part/postgresql/$PG_MAJOR" "$PG_TREE/usr/$part/postgresql/"
+        done
+        ln -s /usr/include "$PG_TREE/usr/include"
+        ln -sfn "$PG_BIN" "$RUN_DIR/bin"
+        echo "$stamp" >"$PG_TREE.stamp"
+    fi
+    [[ $("$PG_BIN/pg_config" --pkglibdir) == "$PG_TREE"/* ]] || die "$PG_BIN/pg_config names folders outside of $PG_TREE"
+}
+
 # Runs a command as the user the servers belong to: postgres if we are root (PostgreSQL refuses root), else ourselves.
 as_server() {
     if [[ $(id -u) == 0 ]]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi

@@ -1,29 +1,33 @@
 #!/usr/bin/env bash
 # Installs the release build into the PostgreSQL of this system: the one of PG_CONFIG, by default the newest with headers.
+# It is built in the private server first, as ourselves; only the copying asks for root, and only if it has to.
 source "$(dirname "$0")/common.sh"
 
-find_cargo
-make_run_dir
 if [[ -n ${PG_CONFIG:-} ]]; then
     [[ -x $(command -v "$PG_CONFIG") ]] || die "PG_CONFIG=$PG_CONFIG is not a program"
     PG_MAJOR=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
-else
-    PG_MAJOR=$(pg_major) || die "no PostgreSQL of $PG_MAJORS is installed"
-    PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
+    export PG_MAJOR
 fi
-export PGRX_HOME=$RUN_DIR/pgrx PGRX_PG_CONFIG_PATH=$PG_CONFIG
+"$ROOT/scripts/prerequisites.sh"
+"$ROOT/scripts/build_private.sh"
+use_private_server
+to=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
 
-say "Building pg_credits for PostgreSQL $PG_MAJOR"
-cd "$ROOT"
-staging=$(mktemp -d)
-trap 'rm -rf "$staging"' EXIT
-cargo pgrx package --no-default-features --features "pg$PG_MAJOR" --pg-config "$PG_CONFIG" --out-dir "$staging"
+# install_files FOLDER_OPTION SUBFOLDER FILE...: from the private server's folder to the same one of the other server.
+install_files() {
+    local from folder as_installer=() file
+    from=$("$PG_BIN/pg_config" "$1")$2
+    folder=$("$to" "$1")$2
+    [[ -w $folder || $(id -u) == 0 ]] || as_installer=(sudo)
+    shift 2
+    for file in "$@"; do
+        "${as_installer[@]}" install -m 644 "$from/$file" "$folder/$file"
+        echo "installed $folder/$file"
+    done
+}
 
-# Built as ourselves, only the copying asks for root, and only if it has to.
-as_installer=()
-[[ -w $("$PG_CONFIG" --pkglibdir) && -w $("$PG_CONFIG" --sharedir)/extension ]] || as_installer=(sudo)
-(cd "$staging" && find . -type f -print) | while read -r file; do
-    "${as_installer[@]}" install -D -m 644 "$staging/$file" "/${file#./}"
-    echo "installed /${file#./}"
-done
-say "Done. In the database that is to have it: create extension pg_credits;"
+say "Installing into the server of $to"
+mapfile -t scripts < <(cd "$("$PG_BIN/pg_config" --sharedir)/extension" && ls pg_credits.control pg_credits--*.sql)
+install_files --pkglibdir "" pg_credits.so
+install_files --sharedir /extension "${scripts[@]}"
+say "Done. In each database that is to have it: create extension pg_credits;"

@@ -12,74 +12,36 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The wallets considered hold less than was asked for and no overage policy covers the rest.
-    #[error(
-        "insufficient credits: customer \"{customer_id}\" needs {requested}, {available} can be spent in {considered}"
-    )]
-    InsufficientCredits {
-        customer_id: String,
-        requested: Amount,
-        available: Amount,
-        considered: String,
-    },
+    #[error("insufficient credits: customer \"{customer_id}\" needs {requested}, {available} can be spent in {considered}")]
+    InsufficientCredits { customer_id: String, requested: Amount, available: Amount, considered: String, hint: &'static str },
     /// The key stands for another request of the same customer.
     #[error("idempotency key \"{key}\" of customer \"{customer_id}\" was used for another request: {first}")]
-    IdempotencyKeyReused {
-        customer_id: String,
-        key: String,
-        first: String,
-    },
+    IdempotencyKeyReused { customer_id: String, key: String, first: String },
     #[error("{what} {name} already exists")]
-    AlreadyExists {
-        what: &'static str,
-        name: String,
-        hint: String,
-    },
+    AlreadyExists { what: &'static str, name: String, hint: String },
     #[error("{what} {name} not found")]
-    NotFound {
-        what: &'static str,
-        name: String,
-        hint: String,
-    },
+    NotFound { what: &'static str, name: String, hint: String },
     #[error("{problem}")]
     WrongState { problem: String, hint: String },
     #[error("invalid {argument}: {problem}")]
-    InvalidArgument {
-        argument: &'static str,
-        problem: String,
-        hint: String,
-    },
+    InvalidArgument { argument: &'static str, problem: String, hint: String },
     #[error("{argument} must not be null")]
     NullArgument { argument: &'static str },
     #[error("{what} is out of range: {problem}")]
-    OutOfRange {
-        what: String,
-        problem: String,
-        hint: String,
-    },
+    OutOfRange { what: String, problem: String, hint: String },
 }
 
 impl Error {
     pub fn invalid(argument: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::InvalidArgument {
-            argument,
-            problem: problem.into(),
-            hint: hint.into(),
-        }
+        Self::InvalidArgument { argument, problem: problem.into(), hint: hint.into() }
     }
 
     pub fn out_of_range(what: impl Into<String>, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::OutOfRange {
-            what: what.into(),
-            problem: problem.into(),
-            hint: hint.into(),
-        }
+        Self::OutOfRange { what: what.into(), problem: problem.into(), hint: hint.into() }
     }
 
     pub fn wrong_state(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::WrongState {
-            problem: problem.into(),
-            hint: hint.into(),
-        }
+        Self::WrongState { problem: problem.into(), hint: hint.into() }
     }
 
     /// The stable name programs compare with (SPEC 11).
@@ -111,10 +73,7 @@ impl Error {
 
     fn hint(&self) -> String {
         match self {
-            Self::InsufficientCredits { .. } => {
-                "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'."
-                    .into()
-            }
+            Self::InsufficientCredits { hint, .. } => (*hint).to_owned(),
             Self::IdempotencyKeyReused { .. } => {
                 "Use a new idempotency_key for a new request; a retry must repeat the first request.".into()
             }

@@ -5,11 +5,11 @@ from credits.chart_of_accounts();
 -- What fell due and is not settled yet is judged by the clock, so that nothing expired ever looks spendable.
 create view credits.wallets as
 select
-    w.customer_id,
-    w.wallet,
+    w.customer_id::text as customer_id,
+    w.wallet::text as wallet,
     w.name,
-    w.unit,
-    w.status,
+    w.unit::text as unit,
+    w.status::text as status,
     w.priority,
     trim_scale(w.balance - due.expired + due.activated) as balance,
     trim_scale(w.held) as held,
@@ -17,9 +17,9 @@ select
     trim_scale(w.debt) as debt,
     trim_scale(w.overage) as overage,
     w.expires_after,
-    w.overage_policy,
-    w.overage_limit,
-    w.overage_unit_price,
+    w.overage_policy::text as overage_policy,
+    w.overage_limit::numeric as overage_limit,
+    w.overage_unit_price::numeric as overage_unit_price,
     w.overage_currency,
     w.late_usage_grace,
     w.metadata,
@@ -55,7 +55,7 @@ select
     g.priority,
     g.effective_at,
     nullif(g.expires_at, 'infinity') as expires_at,
-    g.unit_price,
+    g.unit_price::numeric as unit_price,
     g.currency,
     g.applies_to,
     g.metadata
@@ -64,7 +64,7 @@ cross join lateral (
     select case
         when g.status in ('scheduled', 'active') and g.expires_at <= credits.clock() then 'expired'
         when g.status = 'scheduled' and g.effective_at <= credits.clock() then 'active'
-        else g.status
+        else g.status::text
     end as status
 ) s;
 comment on view credits.grants is 'Grants with what is left of them. status: scheduled, active, exhausted, expired or voided, judged by the clock. expires_at null is never.';

@@ -14,7 +14,7 @@ begin
             errcode = 'null_value_not_allowed',
             message = 'schedule must not be null',
             detail = 'code=null_argument',
-            hint = 'Pass a cron schedule such as \'* * * * *\'.';
+            hint = 'Pass a cron schedule such as ''* * * * *''.';
     end if;
     if not exists (select from pg_extension where extname = 'pg_cron') then
         raise exception using

@@ -16,6 +16,11 @@ from (values
 cross join lateral unnest(object_names) object_name;
 comment on view credits_data.access_levels is 'Which level may use which object of schema credits. Every function and view stands in it once.';
 
+comment on column credits_data.access_levels.level is 'Name of the level, as passed to credits.grant_access.';
+comment on column credits_data.access_levels.rank is 'A level may use what has its rank or a lower one.';
+comment on column credits_data.access_levels.object_kind is 'view or function.';
+comment on column credits_data.access_levels.object_name is 'Name in schema credits.';
+
 create function credits.grant_access(role text, level text)
 returns text
 language plpgsql

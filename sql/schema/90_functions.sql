@@ -1,5 +1,4 @@
--- Every function written in Rust runs with the owner's rights and a pinned search path. Its statements are planned once, generic,
--- and kept, so they must not depend on the statistics of that moment: no sequential or bitmap scan, no sort (they read by index).
+-- Every function written in Rust runs with the owner's rights and a pinned search path.
 do $$
 declare
     rust_function regprocedure;
@@ -14,8 +13,7 @@ begin
           and p.proname not in ('clock', 'chart_of_accounts')
     loop
         execute pg_catalog.format(
-            'alter function %s security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off',
-            rust_function);
+            'alter function %s security definer set search_path = pg_catalog, pg_temp', rust_function);
     end loop;
 end
 $$;

@@ -5,7 +5,9 @@
 
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, UnboxDatum};
-use pgrx::pgrx_sql_entity_graph::metadata::{ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use uuid::Uuid;
 
@@ -151,15 +153,19 @@ pub fn amount_or_zero(argument: &'static str, value: Option<NumericArgument>) ->
 
 /// An amount above zero.
 pub fn amount(argument: &'static str, value: Option<NumericArgument>) -> Result<Amount> {
-    let amount = amount_or_zero(argument, value)?;
-    if amount.is_zero() {
-        return Err(Error::invalid(argument, "it is zero", "Pass an amount above zero."));
+    let amount = signed_amount(argument, value)?;
+    if !amount.is_positive() {
+        return Err(Error::invalid(argument, format!("{amount} is not above zero"), "Pass an amount above zero."));
     }
     Ok(amount)
 }
 
 /// An argument that may be null.
-pub fn optional<T, A>(argument: &'static str, value: Option<A>, check: impl FnOnce(&'static str, Option<A>) -> Result<T>) -> Result<Option<T>> {
+pub fn optional<T, A>(
+    argument: &'static str,
+    value: Option<A>,
+    check: impl FnOnce(&'static str, Option<A>) -> Result<T>,
+) -> Result<Option<T>> {
     match value {
         None => Ok(None),
         value => check(argument, value).map(Some),
@@ -252,7 +258,11 @@ pub fn metadata(argument: &'static str, value: Option<JsonbArgument>) -> Result<
     // SAFETY: a jsonb argument; its size is known without reading it.
     let bytes = unsafe { pg_sys::toast_raw_datum_size(datum) };
     if bytes > METADATA_BYTES_MAX {
-        return Err(Error::invalid(argument, format!("it has {bytes} bytes, {METADATA_BYTES_MAX} are allowed"), "Keep large documents elsewhere and store a reference."));
+        return Err(Error::invalid(
+            argument,
+            format!("it has {bytes} bytes, {METADATA_BYTES_MAX} are allowed"),
+            "Keep large documents elsewhere and store a reference.",
+        ));
     }
     // SAFETY: jsonb_out takes a jsonb and returns a C string.
     let text: Option<&std::ffi::CStr> = unsafe { pgrx::direct_function_call(pg_sys::jsonb_out, &[Some(datum)]) };
@@ -268,7 +278,11 @@ pub fn reason(value: Option<&str>) -> Result<Option<String>> {
         return Ok(None);
     };
     if reason.len() > REASON_BYTES_MAX {
-        return Err(Error::invalid("reason", format!("it has {} bytes, {REASON_BYTES_MAX} are allowed", reason.len()), "Shorten it."));
+        return Err(Error::invalid(
+            "reason",
+            format!("it has {} bytes, {REASON_BYTES_MAX} are allowed", reason.len()),
+            "Shorten it.",
+        ));
     }
     Ok(Some(serde_json::json!({ "reason": reason }).to_string()))
 }

@@ -3,7 +3,9 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::arguments::{self as argument, JsonbArgument, NumericArgument, TextsArgument, TimeArgument, UuidArgument, optional, required};
+use super::arguments::{
+    self as argument, JsonbArgument, NumericArgument, TextsArgument, TimeArgument, UuidArgument, optional, required,
+};
 use crate::domain::amount::Amount;
 use crate::domain::grant::GrantType;
 use crate::domain::granting::{ChangeExpiry, GrantCredits, VoidGrant};
@@ -42,7 +44,12 @@ fn grant_credits(
         metadata: argument::metadata("metadata", metadata)?,
     };
     if request.applies_to.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Error::invalid("applies_to", "it is empty, so that nothing could spend the grant", "Name events, or pass null for any usage.").into());
+        return Err(Error::invalid(
+            "applies_to",
+            "it is empty, so that nothing could spend the grant",
+            "Name events, or pass null for any usage.",
+        )
+        .into());
     }
     Ok(argument::uuid(ops::grants::grant(&customer_id, key.as_ref(), &request)?))
 }

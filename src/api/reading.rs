@@ -88,7 +88,12 @@ fn statement(
     let from_at = argument::instant("from_at", from_at)?;
     let to_at = argument::instant("to_at", to_at)?;
     if to_at < from_at {
-        return Err(Error::invalid("to_at", format!("{to_at} is before from_at, {from_at}"), "A statement runs from from_at to just before to_at.").into());
+        return Err(Error::invalid(
+            "to_at",
+            format!("{to_at} is before from_at, {from_at}"),
+            "A statement runs from from_at to just before to_at.",
+        )
+        .into());
     }
     let statement = ops::reading::statement(&customer_id, &wallet, from_at, to_at)?;
     let frame = |at: Timestamp, kind: &str, balance: Amount| (None, at, kind.to_owned(), None, balance, None, None, None, None);
@@ -117,18 +122,13 @@ fn verify_ledger(
 ) -> Result<
     TableIterator<
         'static,
-        (
-            name!(invariant, i32),
-            name!(customer_id, String),
-            name!(wallet, Option<String>),
-            name!(detail, String),
-        ),
+        (name!(invariant, i32), name!(customer_id, String), name!(wallet, Option<String>), name!(detail, String)),
     >,
     ErrorReport,
 > {
     let customer_id = customer_id.map(|id| CustomerId::checked("customer_id", id)).transpose()?;
     let violations = ops::verification::verify(customer_id.as_ref())?;
-    Ok(TableIterator::new(violations.into_iter().map(|violation| {
-        (violation.invariant, violation.customer_id, violation.wallet, violation.detail)
-    })))
+    Ok(TableIterator::new(
+        violations.into_iter().map(|violation| (violation.invariant, violation.customer_id, violation.wallet, violation.detail)),
+    ))
 }

@@ -23,12 +23,7 @@ fn expire_grants(
 ) -> Result<
     TableIterator<
         'static,
-        (
-            name!(customers_settled, i64),
-            name!(grants_expired, i64),
-            name!(credits_expired, Amount),
-            name!(more_due, bool),
-        ),
+        (name!(customers_settled, i64), name!(grants_expired, i64), name!(credits_expired, Amount), name!(more_due, bool)),
     >,
     ErrorReport,
 > {
@@ -42,23 +37,12 @@ fn expire_grants(
 fn run_maintenance(
     batch_size: default!(Option<i32>, "1000"),
 ) -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(task, String),
-            name!(items, i64),
-            name!(credits, Amount),
-            name!(more_due, bool),
-        ),
-    >,
+    TableIterator<'static, (name!(task, String), name!(items, i64), name!(credits, Amount), name!(more_due, bool))>,
     ErrorReport,
 > {
     let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?)?;
-    let tasks = [
-        ("activate_grants", Kind::GrantActivated),
-        ("expire_grants", Kind::Expiration),
-        ("repay_debt", Kind::OverdraftRepaid),
-    ];
+    let tasks =
+        [("activate_grants", Kind::GrantActivated), ("expire_grants", Kind::Expiration), ("repay_debt", Kind::OverdraftRepaid)];
     Ok(TableIterator::new(tasks.map(|(task, kind)| {
         let done = settled.of(kind);
         (task.to_owned(), done.entries, done.credits, settled.more_due)
@@ -67,15 +51,9 @@ fn run_maintenance(
 
 #[pg_extern(immutable, parallel_safe)]
 #[allow(clippy::type_complexity)]
-fn chart_of_accounts() -> TableIterator<
-    'static,
-    (
-        name!(kind_id, i16),
-        name!(kind, String),
-        name!(debit_account, String),
-        name!(credit_account, String),
-    ),
-> {
+fn chart_of_accounts()
+-> TableIterator<'static, (name!(kind_id, i16), name!(kind, String), name!(debit_account, String), name!(credit_account, String))>
+{
     TableIterator::new(Kind::ALL.iter().map(|kind| {
         let (debit, credit) = kind.accounts();
         (*kind as i16, kind.name().to_owned(), debit.name().to_owned(), credit.name().to_owned())

@@ -12,10 +12,7 @@ use crate::error::Result;
 use crate::ops;
 
 fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
-    Ok(Scope {
-        wallet: optional("wallet", wallet, argument::wallet_code)?,
-        unit: argument::name("unit", unit)?,
-    })
+    Ok(Scope { wallet: optional("wallet", wallet, argument::wallet_code)?, unit: argument::name("unit", unit)? })
 }
 
 #[pg_extern]
@@ -96,12 +93,7 @@ fn refund_usage(
 ) -> Result<
     TableIterator<
         'static,
-        (
-            name!(transaction_id, String),
-            name!(refunded, Amount),
-            name!(balance, Amount),
-            name!(replayed, bool),
-        ),
+        (name!(transaction_id, String), name!(refunded, Amount), name!(balance, Amount), name!(replayed, bool)),
     >,
     ErrorReport,
 > {

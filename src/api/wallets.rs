@@ -188,19 +188,19 @@ fn adjust_credits(
 ) -> Result<
     TableIterator<
         'static,
-        (
-            name!(transaction_id, String),
-            name!(adjusted, Amount),
-            name!(balance, Amount),
-            name!(replayed, bool),
-        ),
+        (name!(transaction_id, String), name!(adjusted, Amount), name!(balance, Amount), name!(replayed, bool)),
     >,
     ErrorReport,
 > {
     let customer_id = argument::customer_id(customer_id)?;
     let amount = argument::signed_amount("amount", amount)?;
     if amount.is_zero() {
-        return Err(Error::invalid("amount", "it is zero", "Pass a positive amount to give credits, a negative one to take them.").into());
+        return Err(Error::invalid(
+            "amount",
+            "it is zero",
+            "Pass a positive amount to give credits, a negative one to take them.",
+        )
+        .into());
     }
     let request = AdjustCredits {
         amount,

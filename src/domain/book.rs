@@ -126,21 +126,11 @@ pub struct Movement {
 
 impl Movement {
     pub fn new(kind: Kind, credits: Amount, grant: Option<Uuid>, occurred_at: Timestamp) -> Self {
-        Self {
-            kind,
-            credits,
-            grant,
-            occurred_at,
-            price: None,
-            reverses_seq: None,
-        }
+        Self { kind, credits, grant, occurred_at, price: None, reverses_seq: None }
     }
 
     pub fn reversing(self, seq: i64) -> Self {
-        Self {
-            reverses_seq: Some(seq),
-            ..self
-        }
+        Self { reverses_seq: Some(seq), ..self }
     }
 }
 
@@ -158,8 +148,7 @@ impl Copy {
     }
 
     pub fn is_changed(&self) -> bool {
-        self.stored
-            .is_some_and(|stored| stored != (self.grant.status, self.grant.remaining, self.grant.expired))
+        self.stored.is_some_and(|stored| stored != (self.grant.status, self.grant.remaining, self.grant.expired))
     }
 }
 
@@ -255,6 +244,8 @@ impl<'a> Book<'a> {
                 total.in_range(&format!("the total {what} of wallet \"{}\"", wallet.code))?;
             }
         }
+        // Together, so that what is scheduled or held can always come (back) to the balance.
+        (wallet.balance + wallet.held + wallet.scheduled).in_range(&format!("the total of wallet \"{}\"", wallet.code))?;
         wallet.last_seq += 1;
         let (seq, balance_after) = (wallet.last_seq, wallet.balance);
         if let Some(id) = movement.grant {
@@ -270,14 +261,7 @@ impl<'a> Book<'a> {
         }
         let head = &mut self.transactions[transaction];
         head.lines += 1;
-        self.entries.push(Entry {
-            wallet: wallet_index,
-            seq,
-            transaction,
-            line: head.lines,
-            movement,
-            balance_after,
-        });
+        self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: head.lines, movement, balance_after });
         Ok(())
     }
 
@@ -482,22 +466,14 @@ impl<'a> Book<'a> {
         let transaction = self.begin(key, fingerprint, self.now);
         execute(self, transaction)?;
         self.close(transaction)?;
-        Ok(Answer {
-            recorded: self.record(transaction),
-            replayed: false,
-        })
+        Ok(Answer { recorded: self.record(transaction), replayed: false })
     }
 
     fn key_reused(&self, recorded: &Recorded) -> Error {
-        let first = match recorded.lines.first() {
-            Some(line) => format!("{} of {} credits", line.kind.name(), line.credits),
-            None => "one without entries".into(),
-        };
-        Error::IdempotencyKeyReused {
-            customer_id: self.customer_id.to_string(),
-            key: recorded.id.to_string(),
-            first,
-        }
+        let kind = recorded.lines.first().map_or("nothing", |line| line.kind.name());
+        let credits = recorded.sum(|other| other.name() == kind);
+        let first = format!("{kind} of {credits} credits");
+        Error::IdempotencyKeyReused { customer_id: self.customer_id.to_string(), key: recorded.id.to_string(), first }
     }
 
     fn record(&self, transaction: usize) -> Recorded {

@@ -55,13 +55,7 @@ impl Plan {
 ///
 /// `usage_at` is the time of late usage: grants that were live then and expired less than the wallet's grace ago pay too, in
 /// their place. A grant that does not apply to the event is passed over.
-pub fn plan(
-    book: &mut Book<'_>,
-    wallets: &[usize],
-    amount: Amount,
-    usage: Usage<'_>,
-    usage_at: Option<Timestamp>,
-) -> Plan {
+pub fn plan(book: &mut Book<'_>, wallets: &[usize], amount: Amount, usage: Usage<'_>, usage_at: Option<Timestamp>) -> Plan {
     let mut takes = Vec::new();
     let mut open = amount;
     for &wallet in wallets {
@@ -85,12 +79,7 @@ pub fn plan(
             if usage.is_paid_by(grant) {
                 let credits = available.min(open);
                 open -= credits;
-                takes.push(Take {
-                    wallet,
-                    grant: id,
-                    credits,
-                    reverses_expiry: reversed.is_some(),
-                });
+                takes.push(Take { wallet, grant: id, credits, reverses_expiry: reversed.is_some() });
             }
         }
     }

@@ -86,11 +86,7 @@ fn check_expiry(expires_at: Timestamp, effective_at: Timestamp, now: Timestamp) 
 
 /// How a grant of these terms begins.
 pub fn opening(terms: &GrantTerms, now: Timestamp) -> (Kind, GrantStatus) {
-    if terms.effective_at > now {
-        (Kind::GrantScheduled, GrantStatus::Scheduled)
-    } else {
-        (Kind::Grant, GrantStatus::Active)
-    }
+    if terms.effective_at > now { (Kind::GrantScheduled, GrantStatus::Scheduled) } else { (Kind::Grant, GrantStatus::Active) }
 }
 
 fn find<'b>(book: &'b mut Book<'_>, id: Uuid) -> Result<&'b Grant> {
@@ -177,10 +173,7 @@ pub fn change_expiry(book: &mut Book<'_>, key: Option<&TransactionId>, request: 
         refuse_ended(grant, &[GrantStatus::Scheduled, GrantStatus::Active], "given another expiry")?;
         check_expiry(request.expires_at, grant.terms.effective_at, now)?;
         let (wallet, remaining, status) = (grant.wallet, grant.remaining, grant.status);
-        let terms = GrantTerms {
-            expires_at: request.expires_at,
-            ..grant.terms.clone()
-        };
+        let terms = GrantTerms { expires_at: request.expires_at, ..grant.terms.clone() };
         book.transactions[transaction].metadata = request.metadata.clone();
         if status == GrantStatus::Scheduled {
             void_part(book, transaction, request.grant_id, remaining)?;
@@ -214,16 +207,17 @@ pub struct Adjustment {
 /// Support's correction, once for its key: a promotional grant, or credits taken first expiring first.
 pub fn adjust(book: &mut Book<'_>, key: Option<&TransactionId>, request: &AdjustCredits) -> Result<Adjustment> {
     let parts = [Part::Amount(Some(request.amount)), Part::Text(Some(request.wallet.as_str()))];
-    let Answer { recorded, replayed } = book.once(key, Fingerprint::of(Operation::AdjustCredits, &parts), |book, transaction| {
-        let wallet = wallet(book, &request.wallet)?;
-        refuse_unless(book, wallet, NOT_CLOSED, "adjustment")?;
-        book.transactions[transaction].metadata = Some(request.metadata.clone());
-        if request.amount.is_positive() {
-            give(book, transaction, wallet, request)
-        } else {
-            take(book, transaction, wallet, -request.amount)
-        }
-    })?;
+    let Answer { recorded, replayed } =
+        book.once(key, Fingerprint::of(Operation::AdjustCredits, &parts), |book, transaction| {
+            let wallet = wallet(book, &request.wallet)?;
+            refuse_unless(book, wallet, NOT_CLOSED, "adjustment")?;
+            book.transactions[transaction].metadata = Some(request.metadata.clone());
+            if request.amount.is_positive() {
+                give(book, transaction, wallet, request)
+            } else {
+                take(book, transaction, wallet, -request.amount)
+            }
+        })?;
     let balance = recorded.lines.first().map_or(Amount::ZERO, |line| book.wallets[line.wallet].balance);
     Ok(Adjustment {
         adjusted: recorded.sum(|kind| kind == Kind::Grant) - recorded.sum(|kind| kind == Kind::Adjustment),
@@ -266,6 +260,7 @@ pub fn takes_of_any(book: &mut Book<'_>, wallet: usize, amount: Amount) -> Resul
             requested: amount,
             available: plan.covered(),
             considered: format!("wallet \"{}\"", book.wallets[wallet].code),
+            hint: "Ask for at most what is there: credits.balance(customer_id) shows it.",
         });
     }
     Ok(plan.takes)

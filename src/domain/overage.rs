@@ -17,9 +17,6 @@ pub fn last_wallet_with_room(book: &Book<'_>, wallets: &[usize], credits_min: Am
 
 /// Charges usage to a wallet beyond its grants, at the price in force now.
 pub fn charge(book: &mut Book<'_>, transaction: usize, wallet: usize, room: OverageRoom, credits: Amount) -> Result<()> {
-    let movement = Movement {
-        price: room.price,
-        ..Movement::new(room.kind, credits, None, book.now)
-    };
+    let movement = Movement { price: room.price, ..Movement::new(room.kind, credits, None, book.now) };
     book.post(transaction, wallet, movement)
 }

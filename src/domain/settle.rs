@@ -37,14 +37,18 @@ pub fn settle(book: &mut Book<'_>) -> Result<()> {
     let mut queue: BTreeSet<Due> = book.read_due(until).into_iter().map(|id| due(book.grant(id))).collect();
     let mut instant = None;
     let mut transactions = BTreeMap::new();
-    while let Some((at, phase, wallet, _, id)) = queue.pop_first() {
+    while let Some(next) = queue.pop_first() {
+        let (at, phase, wallet, _, id) = next;
+        // Debt may have used a grant up since it was queued: nothing of it is left to expire.
+        if due(book.grant(id)) != next {
+            continue;
+        }
         if instant != Some(at) {
             end_instant(book, instant, &mut transactions)?;
             instant = Some(at);
         }
-        let transaction = *transactions
-            .entry(wallet)
-            .or_insert_with(|| book.begin(None, Fingerprint::of(Operation::Settle, &[]), at));
+        let transaction =
+            *transactions.entry(wallet).or_insert_with(|| book.begin(None, Fingerprint::of(Operation::Settle, &[]), at));
         let credits = book.grant(id).remaining;
         match phase {
             Phase::Expire => {

@@ -53,11 +53,7 @@ impl Timestamp {
         let moved = DateTime::<Utc>::from_timestamp_micros(self.0 + UNIX_TO_2000_MICROSECONDS)
             .and_then(|start| {
                 let months = Months::new(interval.months.unsigned_abs());
-                if interval.months < 0 {
-                    start.checked_sub_months(months)
-                } else {
-                    start.checked_add_months(months)
-                }
+                if interval.months < 0 { start.checked_sub_months(months) } else { start.checked_add_months(months) }
             })
             .and_then(|moved| moved.checked_add_signed(TimeDelta::days(interval.days.into())))
             .and_then(|moved| moved.checked_add_signed(TimeDelta::microseconds(interval.microseconds)));
@@ -95,11 +91,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    pub const ZERO: Interval = Interval {
-        months: 0,
-        days: 0,
-        microseconds: 0,
-    };
+    pub const ZERO: Interval = Interval { months: 0, days: 0, microseconds: 0 };
 
     pub fn is_zero(self) -> bool {
         self == Self::ZERO

@@ -162,7 +162,8 @@ impl DeductUsage {
 
 /// Deducts once for its key.
 pub fn deduct(book: &mut Book<'_>, key: Option<&TransactionId>, request: &DeductUsage) -> Result<Deduction> {
-    let Answer { recorded, replayed } = book.once(key, request.fingerprint(), |book, transaction| execute(book, transaction, request))?;
+    let Answer { recorded, replayed } =
+        book.once(key, request.fingerprint(), |book, transaction| execute(book, transaction, request))?;
     let deducted = recorded.sum(Kind::is_usage);
     let overage = recorded.sum(Kind::is_overage);
     let requested = recorded.requested.unwrap_or(request.amount);
@@ -205,7 +206,8 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
     let mut overage = None;
     let mut requested = None;
     if plan.shortfall.is_positive() {
-        overage = overage::last_wallet_with_room(book, &wallets, plan.shortfall).map(|(wallet, room)| (wallet, room, plan.shortfall));
+        overage =
+            overage::last_wallet_with_room(book, &wallets, plan.shortfall).map(|(wallet, room)| (wallet, room, plan.shortfall));
         if overage.is_none() {
             match request.on_insufficient {
                 OnInsufficient::Error => return Err(insufficient(book, request, plan.covered())),
@@ -238,11 +240,7 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
     Ok(())
 }
 
-fn last_partial_room(
-    book: &Book<'_>,
-    wallets: &[usize],
-    shortfall: Amount,
-) -> Option<(usize, OverageRoom, Amount)> {
+fn last_partial_room(book: &Book<'_>, wallets: &[usize], shortfall: Amount) -> Option<(usize, OverageRoom, Amount)> {
     let (wallet, room) = overage::last_wallet_with_room(book, wallets, Amount::from_units(1))?;
     let credits = room.fitting(shortfall);
     Some((wallet, room, credits))
@@ -263,5 +261,6 @@ fn insufficient(book: &Book<'_>, request: &DeductUsage, available: Amount) -> Er
         requested: request.amount,
         available,
         considered: request.scope.describe(),
+        hint: "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'.",
     }
 }

@@ -123,7 +123,8 @@ impl<'a> Replay<'a> {
             return;
         };
         let payer = *payer;
-        let under_grace = self.reversed.as_ref().is_some_and(|(grant, transaction)| *grant == id && *transaction == entry.transaction_id);
+        let under_grace =
+            self.reversed.as_ref().is_some_and(|(grant, transaction)| *grant == id && *transaction == entry.transaction_id);
         let live_at = if under_grace { entry.usage_at.unwrap_or(entry.occurred_at) } else { entry.occurred_at };
         // A grant may begin before it was given; it is dated then, and spent from when it is there.
         if !payer.is_live_at(live_at) {
@@ -158,7 +159,10 @@ impl<'a> Replay<'a> {
             self.violation(6, detail);
         }
         if self.totals.balance != entry.balance_after {
-            let detail = format!("entry {} says a balance of {}, its entries make {}", entry.seq, entry.balance_after, self.totals.balance);
+            let detail = format!(
+                "entry {} says a balance of {}, its entries make {}",
+                entry.seq, entry.balance_after, self.totals.balance
+            );
             self.violation(3, detail);
         }
     }
@@ -217,10 +221,16 @@ impl<'a> Replay<'a> {
             let (grant, totals) = self.grants[&id];
             let remaining = totals.in_wallet + totals.scheduled;
             if grant.remaining != remaining {
-                self.violation(2, format!("grant {id} is stored with {} remaining, its entries make {remaining}", grant.remaining));
+                self.violation(
+                    2,
+                    format!("grant {id} is stored with {} remaining, its entries make {remaining}", grant.remaining),
+                );
             }
             if grant.expired != totals.expired {
-                self.violation(2, format!("grant {id} is stored with {} expired, its entries make {}", grant.expired, totals.expired));
+                self.violation(
+                    2,
+                    format!("grant {id} is stored with {} expired, its entries make {}", grant.expired, totals.expired),
+                );
             }
         }
         self.violations

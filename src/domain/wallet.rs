@@ -87,7 +87,8 @@ pub struct WalletSettings {
 impl WalletSettings {
     /// Refuses settings that contradict each other (22023).
     pub fn check(&self) -> Result<()> {
-        if self.overage_policy == OveragePolicy::Invoice && (self.overage_unit_price.is_none() || self.overage_currency.is_none()) {
+        if self.overage_policy == OveragePolicy::Invoice && (self.overage_unit_price.is_none() || self.overage_currency.is_none())
+        {
             return Err(Error::invalid(
                 "overage_policy",
                 "'invoice' needs a price and a currency",
@@ -142,11 +143,7 @@ impl Wallet {
             }
             OveragePolicy::Overdraft => (Kind::Overdraft, self.debt, None),
         };
-        Some(OverageRoom {
-            kind,
-            price,
-            credits_max: settings.overage_limit.map(|limit| (limit - open).max(Amount::ZERO)),
-        })
+        Some(OverageRoom { kind, price, credits_max: settings.overage_limit.map(|limit| (limit - open).max(Amount::ZERO)) })
     }
 }
 

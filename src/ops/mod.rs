@@ -39,10 +39,7 @@ fn read<T>(
         let Some(time) = stored_wallets::glance(customer_id) else {
             return Ok(None);
         };
-        let time = CustomerTime {
-            now: until.map_or(time.now, |until| until.max(time.now)),
-            ..time
-        };
+        let time = CustomerTime { now: until.map_or(time.now, |until| until.max(time.now)), ..time };
         books::with_settled(Access::Read, customer_id, time, |book, _| work(book)).map(Some)
     })
 }

@@ -69,11 +69,7 @@ struct History<'a, 'b> {
 impl<'a, 'b> History<'a, 'b> {
     fn of(book: &'a Book<'b>, wallet: usize) -> Self {
         let unsettled = book.entries.iter().filter(|entry| entry.wallet == wallet).count() as i64;
-        Self {
-            book,
-            wallet,
-            stored_seq: book.wallets[wallet].last_seq - unsettled,
-        }
+        Self { book, wallet, stored_seq: book.wallets[wallet].last_seq - unsettled }
     }
 
     fn code(&self) -> &WalletCode {
@@ -87,9 +83,7 @@ impl<'a, 'b> History<'a, 'b> {
 
     fn at(&self, seq: i64) -> (Timestamp, Amount) {
         let entry = if seq > self.stored_seq {
-            self.unsettled()
-                .find(|entry| entry.seq == seq)
-                .map(|entry| (entry.movement.occurred_at, entry.balance_after))
+            self.unsettled().find(|entry| entry.seq == seq).map(|entry| (entry.movement.occurred_at, entry.balance_after))
         } else {
             ledger::at(&self.book.customer_id, self.code(), seq)
         };

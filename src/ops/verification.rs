@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::connected;
+use super::{connected, no_wallet};
 use crate::domain::names::CustomerId;
 use crate::domain::verify::{Replay, Violation};
 use crate::error::Result;
@@ -17,6 +17,9 @@ const ENTRIES_PER_PAGE: i64 = 10_000;
 pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
     let mut violations = connected(|| stored::orphans(customer_id));
     if let Some(customer_id) = customer_id {
+        if violations.is_empty() && connected(|| wallets::load(Access::Read, customer_id)).is_empty() {
+            return Err(no_wallet(customer_id));
+        }
         violations.extend(connected(|| verify_customer(customer_id)));
         return Ok(violations);
     }

@@ -10,7 +10,13 @@ use crate::error::{Error, Result};
 use crate::storage::wallets as stored;
 
 /// Creates a wallet; the customer's first becomes its anchor.
-pub fn create(customer_id: &CustomerId, code: &WalletCode, unit: &str, settings: &WalletSettings, if_not_exists: bool) -> Result<()> {
+pub fn create(
+    customer_id: &CustomerId,
+    code: &WalletCode,
+    unit: &str,
+    settings: &WalletSettings,
+    if_not_exists: bool,
+) -> Result<()> {
     let created = connected(|| {
         // Without an anchor there is no lock to take: the unique index on anchors decides who creates it, and whoever loses
         // waits there for the winner and then finds its lock.

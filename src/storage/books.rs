@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::grants::{self, Grants};
 use super::ids::RandomIds;
+use super::ledger;
 use super::statement::Access;
 use super::wallets::{self, CustomerTime};
-use super::ledger;
 use crate::domain::amount::Amount;
 use crate::domain::book::{Book, Reader, Recorded, Repayment};
 use crate::domain::grant::{Grant, SpendingOrder};
@@ -59,11 +59,7 @@ pub fn with_settled<T>(
     time: CustomerTime,
     work: impl FnOnce(&mut Book<'_>, &[Wallet]) -> Result<T>,
 ) -> Result<T> {
-    let reader = Grants {
-        customer_id,
-        access,
-        wallets: OnceCell::new(),
-    };
+    let reader = Grants { customer_id, access, wallets: OnceCell::new() };
     let mut book = Book::new(customer_id.clone(), time.now, wallets::load(access, customer_id), &reader, &RandomIds);
     let codes = book.wallets.iter().map(|wallet| wallet.code.clone()).collect();
     assert!(reader.wallets.set(codes).is_ok(), "a book is loaded once");

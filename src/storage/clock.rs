@@ -3,15 +3,18 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{PgTryBuilder, pg_sys};
 
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::settings::TEST_CLOCK;
 
+/// A text with the time zone it was read in, and what it means there.
+type Parsed = (CString, *mut pg_sys::pg_tz, Timestamp);
+
 thread_local! {
-    /// The last test clock parsed, since parsing depends on nothing but its text and the session's time zone.
-    static PARSED: RefCell<Option<(CString, Timestamp)>> = const { RefCell::new(None) };
+    /// The last test clock parsed. PostgreSQL keeps its time zones for ever, so a pointer names one.
+    static PARSED: RefCell<Option<Parsed>> = const { RefCell::new(None) };
 }
 
 /// The time of day, or `credits.test_clock` if it is not empty; 22003 outside the years 1970 to 9999.
@@ -20,29 +23,31 @@ pub fn now() -> Result<Timestamp> {
         // SAFETY: reads the system clock.
         return Timestamp::from_postgres(unsafe { pg_sys::GetCurrentTimestamp() }).in_range("the system clock");
     };
-    let known = PARSED.with_borrow(|parsed| parsed.as_ref().filter(|(known, _)| *known == text).map(|(_, at)| *at));
-    if let Some(at) = known {
+    // SAFETY: a pointer that is always set, copied.
+    let zone = unsafe { pg_sys::session_timezone };
+    let is_known = |(known, known_zone, _): &&Parsed| *known == text && *known_zone == zone;
+    if let Some(at) = PARSED.with_borrow(|parsed| parsed.as_ref().filter(is_known).map(|(_, _, at)| *at)) {
         return Ok(at);
     }
     let at = parse(&text)?;
-    PARSED.set(Some((text, at)));
+    PARSED.set(Some((text, zone, at)));
     Ok(at)
 }
 
 fn parse(text: &CString) -> Result<Timestamp> {
+    let arguments = [
+        Some(pg_sys::Datum::from(text.as_ptr())),
+        Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
+        Some(pg_sys::Datum::from(-1_i32)),
+    ];
     // SAFETY: timestamptz_in takes a C string, an unused oid and a type modifier, and raises what it cannot read.
-    let datum = unsafe {
-        pgrx::direct_function_call_as_datum(
-            pg_sys::timestamptz_in,
-            &[
-                Some(pg_sys::Datum::from(text.as_ptr())),
-                Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
-                Some(pg_sys::Datum::from(-1_i32)),
-            ],
-        )
-    };
-    match datum {
+    let read = || unsafe { pgrx::direct_function_call_as_datum(pg_sys::timestamptz_in, &arguments) };
+    match PgTryBuilder::new(read).catch_others(|_| None).execute() {
         Some(datum) => Timestamp::from_postgres(datum.value() as i64).in_range("credits.test_clock"),
-        None => Err(Error::invalid("credits.test_clock", "it is not a time", "Set it to a timestamptz or to ''.")),
+        None => Err(Error::invalid(
+            "credits.test_clock",
+            format!("\"{}\" is not a time", text.to_string_lossy()),
+            "Set it to a timestamptz such as '2026-01-01 00:00+00', or to '' for the real time.",
+        )),
     }
 }

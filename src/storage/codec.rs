@@ -116,19 +116,11 @@ impl Codec for Interval {
     unsafe fn decode(datum: pg_sys::Datum) -> Self {
         // SAFETY: an interval datum points to one.
         let interval = unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() };
-        Interval {
-            months: interval.month,
-            days: interval.day,
-            microseconds: interval.time,
-        }
+        Interval { months: interval.month, days: interval.day, microseconds: interval.time }
     }
 
     fn encode(&self) -> pg_sys::Datum {
-        copied(pg_sys::Interval {
-            month: self.months,
-            day: self.days,
-            time: self.microseconds,
-        })
+        copied(pg_sys::Interval { month: self.months, day: self.days, time: self.microseconds })
     }
 }
 

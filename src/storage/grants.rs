@@ -13,9 +13,12 @@ use crate::domain::grant::{Grant, GrantStatus, GrantTerms, GrantType, SpendingOr
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
 
+/// The columns of a grant. The two casts are renamed: `order by` prefers the name of an output column to that of the table's, and
+/// the text of a type sorts otherwise than the type.
 macro_rules! columns {
     () => {
-        "select grant_id, wallet, created_seq, status, amount, remaining, expired, grant_type::text, priority, effective_at,
+        "select grant_id, wallet, created_seq, status::text as status_code, amount, remaining, expired,
+                grant_type::text as grant_type_code, priority, effective_at,
                 expires_at, unit_price, currency, applies_to, metadata::text
          from credits_data.grants "
     };
@@ -85,7 +88,7 @@ statements! {
             remaining, expired, unit_price, currency, applies_to, unlimited, metadata
         )
         select customer_id, grant_id, wallet, created_seq, priority, grant_type::credits_data.grant_type, effective_at, expires_at,
-               due_at, status, amount, remaining, expired, unit_price, currency,
+               due_at, status::credits_data.grant_status, amount, remaining, expired, unit_price, currency,
                (select array_agg(name) from jsonb_array_elements_text(applies_to::jsonb) name), applies_to is null, metadata::jsonb
         from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
             as n (customer_id, grant_id, wallet, created_seq, priority, grant_type, effective_at, expires_at, due_at, status, amount,
@@ -94,7 +97,7 @@ statements! {
     /// What changed of many grants: primary key, one row each.
     STORE(TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID) = "
         update credits_data.grants g
-        set status = n.status,
+        set status = n.status::credits_data.grant_status,
             remaining = n.remaining,
             expired = n.expired,
             due_at = n.due_at
@@ -177,12 +180,8 @@ impl Grants<'_> {
     }
 
     pub fn due_after(&self, after: Timestamp, skip: usize, grants_max: usize) -> Vec<Grant> {
-        let parameters = [
-            self.customer(),
-            Some(after.encode()),
-            Some((skip as i64).encode()),
-            Some((grants_max as i64).encode()),
-        ];
+        let parameters =
+            [self.customer(), Some(after.encode()), Some((skip as i64).encode()), Some((grants_max as i64).encode())];
         self.read(&DUE_AFTER, &parameters)
     }
 

@@ -166,20 +166,14 @@ pub fn transaction(grants: &Grants<'_>, id: &TransactionId) -> Option<Recorded> 
 pub fn refunded(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Amount {
     let parameters = [Some(text(customer_id.as_str())), Some(text(id.as_str()))];
     let rows = REFUNDED.with(|statement| statement.run(access, &parameters));
-    rows.iter()
-        .filter_map(|mut row| stored_kind(row.take()).is_refund().then(|| row.take::<Amount>()))
-        .sum()
+    rows.iter().filter_map(|mut row| stored_kind(row.take()).is_refund().then(|| row.take::<Amount>())).sum()
 }
 
 /// Stored repayments of a wallet's debt that were not given back in full, the last first.
 pub fn repayments(access: Access, customer_id: &CustomerId, wallet: &WalletCode) -> Vec<Repayment> {
     let parameters = [Some(text(customer_id.as_str())), Some(text(wallet.as_str()))];
     let rows = REPAYMENTS.with(|statement| statement.run(access, &parameters));
-    let read = |mut row: Row| Repayment {
-        seq: row.take(),
-        grant: row.take(),
-        left: row.take(),
-    };
+    let read = |mut row: Row| Repayment { seq: row.take(), grant: row.take(), left: row.take() };
     rows.iter().map(read).collect()
 }
 
@@ -217,12 +211,7 @@ impl StatementEntry {
 
 /// The stored entries of a wallet numbered `from` to before `to`.
 pub fn range(customer_id: &CustomerId, wallet: &WalletCode, from: i64, to: i64) -> Vec<StatementEntry> {
-    let parameters = [
-        Some(text(customer_id.as_str())),
-        Some(text(wallet.as_str())),
-        Some(from.encode()),
-        Some(to.encode()),
-    ];
+    let parameters = [Some(text(customer_id.as_str())), Some(text(wallet.as_str())), Some(from.encode()), Some(to.encode())];
     let rows = RANGE.with(|statement| statement.run(Access::Read, &parameters));
     let read = |mut row: Row| StatementEntry {
         seq: row.take(),

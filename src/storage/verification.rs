@@ -78,12 +78,8 @@ pub fn customers_after(customer_id: &str, customers_max: i64) -> Vec<CustomerId>
 
 /// Up to `entries_max` entries of a wallet after one.
 pub fn entries_after(customer_id: &CustomerId, wallet: &WalletCode, seq: i64, entries_max: i64) -> Vec<PostedEntry> {
-    let parameters = [
-        Some(text(customer_id.as_str())),
-        Some(text(wallet.as_str())),
-        Some(seq.encode()),
-        Some(entries_max.encode()),
-    ];
+    let parameters =
+        [Some(text(customer_id.as_str())), Some(text(wallet.as_str())), Some(seq.encode()), Some(entries_max.encode())];
     let rows = ENTRIES.with(|statement| statement.run(Access::Read, &parameters));
     let read = |mut row: Row| PostedEntry {
         seq: row.take(),
@@ -102,12 +98,7 @@ pub fn entries_after(customer_id: &CustomerId, wallet: &WalletCode, seq: i64, en
 /// What is wrong with a customer's transactions and anchor.
 pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
     let parameters = [Some(text(customer_id.as_str()))];
-    let violation = |invariant, detail| Violation {
-        invariant,
-        customer_id: customer_id.to_string(),
-        wallet: None,
-        detail,
-    };
+    let violation = |invariant, detail| Violation { invariant, customer_id: customer_id.to_string(), wallet: None, detail };
     let transactions = BROKEN_TRANSACTIONS.with(|statement| statement.run(Access::Read, &parameters));
     let mut violations: Vec<Violation> = transactions
         .iter()
@@ -122,11 +113,7 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
 pub fn orphans(customer_id: Option<&CustomerId>) -> Vec<Violation> {
     let parameters = [customer_id.map(|id| text(id.as_str()))];
     let rows = ORPHANS.with(|statement| statement.run(Access::Read, &parameters));
-    let read = |mut row: Row| Violation {
-        invariant: row.take(),
-        customer_id: row.take(),
-        wallet: row.optional(),
-        detail: row.take(),
-    };
+    let read =
+        |mut row: Row| Violation { invariant: row.take(), customer_id: row.take(), wallet: row.optional(), detail: row.take() };
     rows.iter().map(read).collect()
 }

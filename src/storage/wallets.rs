@@ -46,8 +46,8 @@ statements! {
 
     /// All wallets of a customer; a handful of rows by the primary key.
     LOAD(TEXTOID) = "
-        select wallet, unit, status, balance, held, scheduled, debt, overage, last_seq,
-               name, priority, expires_after, overage_policy, overage_limit, overage_unit_price, overage_currency,
+        select wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
+               name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
                late_usage_grace, metadata::text
         from credits_data.wallets
         where customer_id = $1";
@@ -68,7 +68,7 @@ statements! {
             debt = n.debt,
             overage = n.overage,
             last_seq = n.last_seq,
-            status = n.status
+            status = n.status::credits_data.wallet_status
         from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
             as n (customer_id, wallet, balance, held, scheduled, debt, overage, last_seq, status)
         where w.customer_id = n.customer_id
@@ -89,7 +89,7 @@ statements! {
             customer_id, wallet, is_anchor, unit, name, priority, expires_after, overage_policy, overage_limit,
             overage_unit_price, overage_currency, late_usage_grace, metadata, created_at
         )
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::jsonb, credits.clock())
+        values ($1, $2, $3, $4, $5, $6, $7, $8::credits_data.overage_policy, $9, $10, $11, $12, $13::jsonb, credits.clock())
         on conflict do nothing
         returning 1";
 
@@ -104,7 +104,7 @@ statements! {
         set name = $3,
             priority = $4,
             expires_after = $5,
-            overage_policy = $6,
+            overage_policy = $6::credits_data.overage_policy,
             overage_limit = $7,
             overage_unit_price = $8,
             overage_currency = $9,
@@ -123,10 +123,7 @@ pub struct CustomerTime {
 
 impl CustomerTime {
     fn read(row: &mut Row) -> Self {
-        Self {
-            now: row.take(),
-            next_due_at: row.take(),
-        }
+        Self { now: row.take(), next_due_at: row.take() }
     }
 }
 
@@ -247,12 +244,8 @@ fn settings_parameters(settings: &WalletSettings) -> [Option<pg_sys::Datum>; 9] 
 
 /// Creates a wallet; false if the customer has one of this code, or, for an anchor, any.
 pub fn create(customer_id: &CustomerId, code: &WalletCode, is_anchor: bool, unit: &str, settings: &WalletSettings) -> bool {
-    let mut parameters = vec![
-        Some(text(customer_id.as_str())),
-        Some(text(code.as_str())),
-        Some(is_anchor.encode()),
-        Some(text(unit)),
-    ];
+    let mut parameters =
+        vec![Some(text(customer_id.as_str())), Some(text(code.as_str())), Some(is_anchor.encode()), Some(text(unit))];
     parameters.extend(settings_parameters(settings));
     let created = CREATE.with(|statement| statement.run(Access::Write, &parameters)).count() > 0;
     if created && !is_anchor {

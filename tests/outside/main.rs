@@ -3,6 +3,14 @@
 //! One module for each kind of thing that can only be seen from there. `scripts/test.sh outside` runs them all;
 //! `FILTER=name` some. The harness is the crate `pgrx-tests` of this workspace.
 
+mod books;
+mod concurrency;
+mod crash;
 mod cron;
 mod dump_restore;
+mod idempotency;
+mod late_usage;
 mod standby;
+mod time;
+mod usage;
+mod workload;

@@ -1,0 +1,225 @@
+-- A guided tour: the team behind an AI product sells credits. `make demo` runs it; so does  psql -f examples/guide.sql
+-- as a superuser, in a database where `create extension pg_credits` was run.
+--
+-- The story takes from January to April 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
+-- the months pass in seconds and every figure is the same in each run. An application never sets it: then the time is real.
+-- The guide has customers of its own, 'acme' and 'solo', and stops at once if an earlier run has left them here.
+\set ECHO none
+\set QUIET on
+\set ON_ERROR_STOP on
+\pset pager off
+\pset footer off
+\pset null '-'
+set timezone = 'UTC';
+set client_min_messages = warning;
+set credits.test_clock = '2026-01-05 09:00';
+\set ECHO queries
+
+\echo
+\echo '=== 1. A customer and its wallets ====================================================='
+\echo
+\echo 'A customer is any id of yours; it exists once it has a wallet. Acme gets two wallets: one for'
+\echo 'what it buys, and one for promotional credits. A lower priority is spent first.'
+\echo
+select credits.create_wallet('acme', name => 'Acme Inc.') as wallet;
+select credits.create_wallet('acme', 'promo', priority => 10) as wallet;
+
+\echo 'Two grants: 100 welcome credits for 14 days, and a purchase of 50,000 that expires in 90 days.'
+\echo 'The idempotency key makes a retried payment webhook harmless; the price is kept with the grant.'
+\echo
+select credits.grant_credits('acme', 100, 'promo', 'promotional',
+    expires_at => credits.clock() + interval '14 days',
+    idempotency_key => 'welcome') is not null as granted;
+select credits.grant_credits('acme', 50000,
+    expires_at => credits.clock() + interval '90 days',
+    unit_price => 0.002, currency => 'USD',
+    metadata => '{"payment_intent": "pi_1001"}',
+    idempotency_key => 'checkout-1001') is not null as granted;
+select wallet, balance, next_expiry_at, next_expiry_credits from credits.balance('acme');
+
+\echo '=== 2. Spending ======================================================================='
+\echo
+\echo 'A model call costs 25 credits. The promo wallet pays while it can.'
+\echo
+select status, deducted, balance
+from credits.deduct_usage('acme', 25, 'call-1', event_name => 'model.call', metadata => '{"model": "large", "tokens": 812}');
+select status, deducted, balance from credits.deduct_usage('acme', 25, 'call-2', event_name => 'model.call');
+
+\echo 'API calls cost 1 or 5.'
+\echo
+select status, deducted, balance from credits.deduct_usage('acme', 1, 'api-1', event_name => 'api.read');
+select status, deducted, balance from credits.deduct_usage('acme', 5, 'api-2', event_name => 'api.write');
+select wallet, balance from credits.balance('acme');
+
+\echo 'Two model calls more, in one request of 50: who would pay? A preview changes nothing.'
+\echo
+select wallet, credits from credits.preview_deduction('acme', 50, event_name => 'model.call');
+select status, deducted, balance from credits.deduct_usage('acme', 50, 'call-3', event_name => 'model.call');
+select wallet, kind, amount, balance_after from credits.ledger
+where customer_id = 'acme' and transaction_id = 'call-3' order by line;
+
+\echo '=== 3. The same key again ============================================================='
+\echo
+\echo 'The answer to call-3 was lost on the network, so the application retries. It gets the first'
+\echo 'result with replayed = t, and nothing is charged.'
+\echo
+select status, deducted, balance, replayed from credits.deduct_usage('acme', 50, 'call-3', event_name => 'model.call');
+
+\echo 'The same key for something else is a mistake, and is refused:'
+\echo
+\set ON_ERROR_STOP off
+select * from credits.deduct_usage('acme', 75, 'call-3', event_name => 'model.call');
+\set ON_ERROR_STOP on
+
+\echo
+\echo '=== 4. A long job, charged by the minute =============================================='
+\echo
+\echo 'A training job runs from 09:00 to 17:00 and costs 2 credits a minute: 480 heartbeats, each with'
+\echo 'a key of its own. They arrive at 17:00, when a network failure is over; each tells when it happened.'
+\echo
+set credits.test_clock = '2026-01-05 17:00';
+select count(*) as heartbeats, sum(deducted) as deducted, count(*) filter (where replayed) as replayed
+from generate_series(1, 480) as minute
+cross join lateral credits.deduct_usage('acme', 2, 'job-7/' || minute, event_name => 'job.minute',
+    occurred_at => '2026-01-05 09:00+00'::timestamptz + minute * interval '1 minute') as charged;
+
+\echo 'The sender is not sure they arrived and sends them all again, with 20 minutes more:'
+\echo
+set credits.test_clock = '2026-01-05 17:20';
+select count(*) as heartbeats, sum(deducted) filter (where not replayed) as deducted, count(*) filter (where replayed) as replayed
+from generate_series(1, 500) as minute
+cross join lateral credits.deduct_usage('acme', 2, 'job-7/' || minute, event_name => 'job.minute',
+    occurred_at => '2026-01-05 09:00+00'::timestamptz + minute * interval '1 minute') as charged;
+select wallet, balance from credits.balance('acme');
+
+\echo '=== 5. Blocked at zero ================================================================'
+\echo
+\echo 'Solo has bought only 60 credits. Two model calls leave 10, and the third is refused: nothing'
+\echo 'changes, and its key is not used up.'
+\echo
+select credits.create_wallet('solo') as wallet;
+select credits.grant_credits('solo', 60, idempotency_key => 'checkout-1002') is not null as granted;
+select status, deducted, balance from credits.deduct_usage('solo', 25, 'call-1');
+select status, deducted, balance from credits.deduct_usage('solo', 25, 'call-2');
+\set ON_ERROR_STOP off
+select * from credits.deduct_usage('solo', 25, 'call-3');
+\set ON_ERROR_STOP on
+\echo 'SQLSTATE:' :LAST_ERROR_SQLSTATE
+
+\echo
+\echo 'Who prefers an answer to an error asks for a report. Nothing is charged or recorded.'
+\echo
+select status, requested, deducted, balance from credits.deduct_usage('solo', 25, 'call-3', on_insufficient => 'report');
+
+\echo 'Partial takes what there is; that is then the final answer for its key. The wallet is at zero.'
+\echo
+select status, requested, deducted, balance from credits.deduct_usage('solo', 25, 'call-4', on_insufficient => 'partial');
+select status, requested, deducted, balance from credits.deduct_usage('solo', 1, 'api-1', on_insufficient => 'partial');
+
+\echo 'Solo buys again, and the blocked call goes through under the key it had:'
+\echo
+select credits.grant_credits('solo', 40, idempotency_key => 'checkout-1003') is not null as granted;
+select status, deducted, balance, replayed from credits.deduct_usage('solo', 25, 'call-3');
+
+\echo '=== 6. Beyond zero, if you allow it ==================================================='
+\echo
+\echo 'With the policy overdraft usage goes on as debt, up to a limit. The next credits repay it.'
+\echo
+select credits.update_wallet('solo', 'default', overage_policy => 'overdraft', overage_limit => 100) as wallet;
+select status, deducted, overage, balance from credits.deduct_usage('solo', 50, 'call-5');
+select balance, debt from credits.balance('solo');
+select credits.grant_credits('solo', 100, idempotency_key => 'checkout-1004') is not null as granted;
+select balance, debt from credits.balance('solo');
+
+\echo '=== 7. A refund ======================================================================='
+\echo
+\echo 'Call-3 of Acme, 50 credits over two wallets, gave half an answer. 40 go back to the grants that'
+\echo 'paid, the last taken first.'
+\echo
+select refunded, balance from credits.refund_usage('acme', 'call-3', 40, 'half an answer', 'refund-call-3');
+select wallet, kind, amount, balance_after from credits.ledger
+where customer_id = 'acme' and transaction_id = 'refund-call-3' order by line;
+
+\echo '=== 8. A grant for later =============================================================='
+\echo
+\echo '5,000 committed credits become spendable on February 1st. Until then they are scheduled.'
+\echo
+select credits.grant_credits('acme', 5000, grant_type => 'committed',
+    effective_at => '2026-02-01 00:00+00', expires_at => '2026-03-01 00:00+00',
+    idempotency_key => 'contract-9/february') is not null as granted;
+select wallet, balance, scheduled from credits.balance('acme');
+
+\echo '=== 9. Time passes ===================================================================='
+\echo
+\echo 'February 2nd. The promo credits have expired on January 19th and the 5,000 have become'
+\echo 'effective, though nothing has run since. Reading is right at any moment:'
+\echo
+set credits.test_clock = '2026-02-02 12:00';
+select wallet, balance, scheduled, next_expiry_at, next_expiry_credits from credits.balance('acme');
+
+\echo 'The 5,000 expire before the purchase does, so they are spent first:'
+\echo
+select g.grant_type, p.credits, g.expires_at
+from credits.preview_deduction('acme', 6000) as p
+join credits.grants as g on g.customer_id = 'acme' and g.grant_id = p.grant_id;
+
+\echo 'Maintenance writes what fell due into the ledger, dated at the instant it was due. pg_cron runs'
+\echo 'it every minute after  select * from credits.schedule_jobs();  and so does any call on the customer.'
+\echo
+select task, items, credits from credits.run_maintenance();
+select wallet, kind, amount, occurred_at, recorded_at from credits.ledger
+where customer_id = 'acme' and recorded_at = credits.clock() order by occurred_at, wallet, seq;
+
+\echo '=== 10. The purchase expires =========================================================='
+\echo
+\echo 'April 5th, 09:00: the 90 days are over to the second. At this instant the credits are gone.'
+\echo
+set credits.test_clock = '2026-04-05 08:59:59';
+select wallet, balance from credits.balance('acme');
+set credits.test_clock = '2026-04-05 09:00:00';
+select wallet, balance from credits.balance('acme');
+select customers_settled, grants_expired, credits_expired, more_due from credits.expire_grants();
+select wallet, grant_type, status, amount, remaining, expires_at from credits.grants
+where customer_id = 'acme' order by expires_at;
+
+\echo '=== 11. The books ====================================================================='
+\echo
+\echo 'A statement of the paid wallet: opening and closing balance, and the entries from one instant'
+\echo 'until just before another. This one leaves out the heartbeats.'
+\echo
+select seq, occurred_at, kind, amount, balance, event_name
+from credits.statement('acme', 'default', '2026-01-05 00:00+00', '2026-05-01 00:00+00')
+where event_name is distinct from 'job.minute';
+
+\echo 'The balance of any instant, from the same ledger:'
+\echo
+select at::date as day, credits.balance_at('acme', 'promo', at) as promo, credits.balance_at('acme', 'default', at) as paid
+from unnest(array['2026-01-05', '2026-01-06', '2026-02-01', '2026-03-01', '2026-04-06']::timestamptz[]) as at;
+
+\echo 'The ledger is double entry: what one account loses another gets, and all balances sum to zero.'
+\echo
+select account, debit, credit, balance from credits.trial_balance order by account;
+select sum(balance) as sum_of_balances from credits.trial_balance;
+
+\echo 'It is append-only, for its owner too:'
+\echo
+\set ON_ERROR_STOP off
+update credits_data.entries set credits = 0 where customer_id = 'solo';
+\set ON_ERROR_STOP on
+
+\echo
+\echo 'And it can be proved: every total is recomputed from the entries. No row means no violation.'
+\echo
+select invariant, customer_id, wallet, detail from credits.verify_ledger();
+
+\echo '=== 12. Your turn ====================================================================='
+\echo
+\echo 'The clock is real again, and Acme has 1,000 credits that never expire. Try:'
+\echo
+\echo '    select * from credits.deduct_usage(\'acme\', 25, \'my-first-call\');'
+\echo '    select * from credits.balance(\'acme\');'
+\echo '    select * from credits.ledger where customer_id = \'acme\' order by recorded_at desc limit 5;'
+\echo
+set credits.test_clock = '';
+select credits.grant_credits('acme', 1000, idempotency_key => 'your-turn') is not null as granted;
+select wallet, balance from credits.balance('acme');

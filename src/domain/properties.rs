@@ -1,0 +1,51 @@
+//! Properties of the domain: random histories over an in-memory store against a naive model, and the proofs that must hold after.
+//!
+//! [`requests`] is the language of the histories, [`store`] what the tables hold, [`model`] a ledger written from the specification
+//! alone, [`history`] runs both sides.
+
+mod history;
+mod model;
+mod proofs;
+mod requests;
+mod store;
+mod worked;
+
+use proptest::prelude::*;
+
+use history::{History, Settling};
+use requests::{Script, Theme, script};
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn agrees_with_the_model(script: &Script) {
+    let history = History::run(script, Settling::AsScripted);
+    for wallet in 0..script.wallets.len() {
+        assert_eq!(history.subject.store.verify(wallet), [], "the ledger proves itself");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2_500))]
+
+    #[test]
+    fn any_history_ends_as_the_model_says(script in script(Theme::Everything)) {
+        agrees_with_the_model(&script);
+    }
+
+    #[test]
+    fn overage_and_debt_follow_the_policies(script in script(Theme::Overage)) {
+        agrees_with_the_model(&script);
+    }
+
+    #[test]
+    fn time_and_late_usage_are_as_the_model_says(script in script(Theme::Expiry)) {
+        agrees_with_the_model(&script);
+    }
+
+    #[test]
+    fn a_used_key_answers_again_and_does_nothing(script in script(Theme::Keys)) {
+        agrees_with_the_model(&script);
+    }
+}

@@ -1,0 +1,304 @@
+//! What the tables hold, in vectors: loads a customer's book and stores it as `storage::books` does.
+//!
+//! Every step checks what the storage layer relies on: a grant that the book does not call changed is unchanged, a transaction id
+//! is written once, and the next due instant is never late.
+
+use std::cell::Cell;
+
+use uuid::Uuid;
+
+use crate::domain::amount::Amount;
+use crate::domain::book::{Book, Ids, Line, Movement, Reader, Recorded, Repayment};
+use crate::domain::grant::{Grant, GrantStatus, SpendingOrder};
+use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
+use crate::domain::request::Fingerprint;
+use crate::domain::settle;
+use crate::domain::time::Timestamp;
+use crate::domain::verify::{PostedEntry, Replay, Violation};
+use crate::domain::wallet::Wallet;
+use crate::error::Result;
+
+/// A row of the ledger.
+#[derive(Debug, Clone)]
+pub struct StoredEntry {
+    /// Index of the stored wallet.
+    pub wallet: usize,
+    pub seq: i64,
+    pub transaction_id: TransactionId,
+    pub line: i32,
+    pub fingerprint: Fingerprint,
+    pub requested: Option<Amount>,
+    pub event_name: Option<EventName>,
+    pub usage_at: Option<Timestamp>,
+    pub refers_to: Option<TransactionId>,
+    pub movement: Movement,
+    pub balance_after: Amount,
+}
+
+/// Ids that count up, so that the order of ids is the order of creation.
+#[derive(Debug, Default)]
+pub struct CountingIds(Cell<u128>);
+
+impl Ids for CountingIds {
+    fn uuid(&self, _: Timestamp) -> Uuid {
+        self.0.set(self.0.get() + 1);
+        Uuid::from_u128(self.0.get())
+    }
+}
+
+/// One customer's stored rows.
+#[derive(Debug)]
+pub struct Store {
+    /// In the order of creation; a grant's `wallet` is an index into this.
+    pub wallets: Vec<Wallet>,
+    /// In the order of creation.
+    pub grants: Vec<Grant>,
+    pub entries: Vec<StoredEntry>,
+    pub next_due_at: Timestamp,
+    ids: CountingIds,
+}
+
+impl Store {
+    pub fn new(wallets: Vec<Wallet>) -> Self {
+        Self { wallets, grants: Vec::new(), entries: Vec::new(), next_due_at: Timestamp::NEVER, ids: CountingIds::default() }
+    }
+
+    fn session(&self) -> Session<'_> {
+        let mut order: Vec<usize> = (0..self.wallets.len()).collect();
+        order.sort_by_key(|index| (self.wallets[*index].settings.priority, self.wallets[*index].code.clone()));
+        Session { store: self, order }
+    }
+
+    /// Settles up to `now` in memory, as far as something is due, and lets `work` look.
+    pub fn read<T>(&self, now: Timestamp, work: impl FnOnce(&mut Book<'_>) -> T) -> Result<T> {
+        let session = self.session();
+        let mut book = session.book(now);
+        if self.next_due_at <= now {
+            settle::settle(&mut book)?;
+        }
+        Ok(work(&mut book))
+    }
+
+    /// The same, and stores what `work` did unless it refused.
+    pub fn change<T>(&mut self, now: Timestamp, work: impl FnOnce(&mut Book<'_>) -> Result<T>) -> Result<T> {
+        let session = self.session();
+        let order = session.order.clone();
+        let mut book = session.book(now);
+        let is_due = self.next_due_at <= now;
+        if is_due {
+            settle::settle(&mut book)?;
+        }
+        let result = work(&mut book)?;
+        let next_due_at = if is_due { book.next_due_at() } else { self.next_due_at.min(book.earliest_due()) };
+        let changes = Changes::of(&book, &order);
+        self.apply(changes, next_due_at);
+        Ok(result)
+    }
+
+    fn apply(&mut self, changes: Changes, next_due_at: Timestamp) {
+        for (index, wallet) in changes.wallets {
+            self.wallets[index] = wallet;
+        }
+        for (grant, is_new, is_changed) in changes.grants {
+            let stored = self.grants.iter_mut().find(|stored| stored.id == grant.id);
+            match stored {
+                None => {
+                    assert!(is_new, "grant {} came from nowhere", grant.id);
+                    self.grants.push(grant);
+                }
+                Some(stored) => {
+                    assert!(!is_new, "grant {} was created twice", grant.id);
+                    assert!(is_changed || *stored == grant, "a change of grant {} would not be stored", grant.id);
+                    stored.status = grant.status;
+                    stored.remaining = grant.remaining;
+                    stored.expired = grant.expired;
+                    assert_eq!(*stored, grant, "something of a grant changed that is not stored");
+                }
+            }
+        }
+        for entry in changes.entries {
+            let key = (&entry.transaction_id, entry.line);
+            let is_taken = self.entries.iter().any(|stored| (&stored.transaction_id, stored.line) == key);
+            assert!(!is_taken, "line {} of transaction {} is written twice", entry.line, entry.transaction_id);
+            self.entries.push(entry);
+        }
+        self.next_due_at = next_due_at;
+        let due_at = self.grants.iter().map(Grant::due_at).min().unwrap_or(Timestamp::NEVER);
+        assert!(self.next_due_at <= due_at, "next due at {}, but a grant is due at {due_at}", self.next_due_at);
+    }
+
+    /// A wallet's entries as verification reads them.
+    pub fn posted(&self, wallet: usize) -> Vec<PostedEntry> {
+        let of_wallet = self.entries.iter().filter(|entry| entry.wallet == wallet);
+        of_wallet
+            .map(|entry| PostedEntry {
+                seq: entry.seq,
+                kind: entry.movement.kind,
+                credits: entry.movement.credits,
+                balance_after: entry.balance_after,
+                grant: entry.movement.grant,
+                occurred_at: entry.movement.occurred_at,
+                usage_at: entry.usage_at,
+                event_name: entry.event_name.clone(),
+                transaction_id: entry.transaction_id.to_string(),
+            })
+            .collect()
+    }
+
+    /// Replays the entries of a wallet against what is stored of it and its grants.
+    pub fn verify(&self, wallet: usize) -> Vec<Violation> {
+        replay(&self.wallets[wallet], &self.grants, wallet, &self.posted(wallet))
+    }
+}
+
+pub fn replay(wallet: &Wallet, grants: &[Grant], index: usize, entries: &[PostedEntry]) -> Vec<Violation> {
+    let mut replay = Replay::new("customer", wallet, grants.iter().filter(|grant| grant.wallet == index));
+    for entry in entries {
+        replay.entry(entry);
+    }
+    replay.finish()
+}
+
+/// What a book wants stored, with wallets as the store counts them.
+struct Changes {
+    wallets: Vec<(usize, Wallet)>,
+    grants: Vec<(Grant, bool, bool)>,
+    entries: Vec<StoredEntry>,
+}
+
+impl Changes {
+    fn of(book: &Book<'_>, order: &[usize]) -> Self {
+        let grants = book.grants.values().map(|copy| {
+            let grant = Grant { wallet: order[copy.grant.wallet], ..copy.grant.clone() };
+            (grant, copy.is_new(), copy.is_changed())
+        });
+        let entries = book.entries.iter().map(|entry| {
+            let transaction = &book.transactions[entry.transaction];
+            StoredEntry {
+                wallet: order[entry.wallet],
+                seq: entry.seq,
+                transaction_id: transaction.id.clone(),
+                line: entry.line,
+                fingerprint: transaction.fingerprint,
+                requested: transaction.requested,
+                event_name: transaction.event_name.clone(),
+                usage_at: transaction.usage_at,
+                refers_to: transaction.refers_to.clone(),
+                movement: entry.movement.clone(),
+                balance_after: entry.balance_after,
+            }
+        });
+        Self {
+            wallets: book.wallets.iter().zip(order).map(|(wallet, index)| (*index, wallet.clone())).collect(),
+            grants: grants.collect(),
+            entries: entries.collect(),
+        }
+    }
+}
+
+/// The rows as one call reads them; `order` translates the book's wallets to the stored ones.
+struct Session<'a> {
+    store: &'a Store,
+    order: Vec<usize>,
+}
+
+impl Session<'_> {
+    fn book(&self, now: Timestamp) -> Book<'_> {
+        let wallets = self.store.wallets.clone();
+        Book::new(CustomerId::stored("customer".into()), now, wallets, self, &self.store.ids)
+    }
+
+    fn book_index(&self, stored: usize) -> usize {
+        self.order.iter().position(|index| *index == stored).unwrap()
+    }
+
+    fn stored_index(&self, code: &WalletCode) -> usize {
+        self.store.wallets.iter().position(|wallet| wallet.code == *code).unwrap()
+    }
+
+    fn grants(&self, is_wanted: impl Fn(&Grant) -> bool) -> Vec<Grant> {
+        let wanted = self.store.grants.iter().filter(|grant| is_wanted(grant));
+        wanted.map(|grant| Grant { wallet: self.book_index(grant.wallet), ..grant.clone() }).collect()
+    }
+}
+
+impl Reader for Session<'_> {
+    fn live_after(&self, wallet: &WalletCode, after: Option<SpendingOrder>, grants_max: usize) -> Vec<Grant> {
+        let wallet = self.stored_index(wallet);
+        let mut live = self.grants(|grant| {
+            let is_after = after.is_none_or(|after| grant.spending_order() > after);
+            grant.wallet == wallet && grant.status == GrantStatus::Active && is_after
+        });
+        live.sort_by_key(Grant::spending_order);
+        // As the statement of the first page does.
+        live.truncate(if after.is_none() { 1 } else { grants_max });
+        live
+    }
+
+    fn due_until(&self, until: Timestamp) -> Vec<Grant> {
+        self.grants(|grant| grant.due_at() <= until && !grant.due_at().is_never())
+    }
+
+    fn due_after(&self, after: Timestamp, skip: usize, grants_max: usize) -> Vec<Grant> {
+        let mut due = self.grants(|grant| grant.due_at() > after && !grant.due_at().is_never());
+        due.sort_by_key(Grant::due_at);
+        due.into_iter().skip(skip).take(grants_max).collect()
+    }
+
+    fn expired_since(&self, wallet: &WalletCode, live_at: Timestamp) -> Vec<Grant> {
+        let wallet = self.stored_index(wallet);
+        self.grants(|grant| {
+            let has_expired = grant.status == GrantStatus::Expired && grant.expired.is_positive();
+            grant.wallet == wallet && has_expired && grant.is_live_at(live_at)
+        })
+    }
+
+    fn by_id(&self, id: Uuid) -> Option<Grant> {
+        self.grants(|grant| grant.id == id).pop()
+    }
+
+    fn transaction(&self, id: &TransactionId) -> Option<Recorded> {
+        let entries: Vec<&StoredEntry> = self.store.entries.iter().filter(|entry| entry.transaction_id == *id).collect();
+        let first = entries.first()?;
+        Some(Recorded {
+            id: id.clone(),
+            fingerprint: first.fingerprint,
+            requested: first.requested,
+            event_name: first.event_name.clone(),
+            lines: entries
+                .iter()
+                .map(|entry| Line {
+                    wallet: self.book_index(entry.wallet),
+                    seq: entry.seq,
+                    kind: entry.movement.kind,
+                    credits: entry.movement.credits,
+                    grant: entry.movement.grant,
+                    price: entry.movement.price.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    fn refunded(&self, id: &TransactionId) -> Amount {
+        let refunds = self.store.entries.iter().filter(|entry| entry.refers_to.as_ref() == Some(id));
+        refunds.filter(|entry| entry.movement.kind.is_refund()).map(|entry| entry.movement.credits).sum()
+    }
+
+    fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment> {
+        let wallet = self.stored_index(wallet);
+        let of_wallet = || self.store.entries.iter().filter(|entry| entry.wallet == wallet);
+        let given_back = |seq: i64| -> Amount {
+            let backward = of_wallet().filter(|entry| entry.movement.reverses_seq == Some(seq));
+            backward.map(|entry| entry.movement.credits).sum()
+        };
+        let repaid = of_wallet().rev().filter(|entry| entry.movement.kind as i16 == 22);
+        repaid
+            .map(|entry| Repayment {
+                seq: entry.seq,
+                grant: entry.movement.grant.unwrap(),
+                left: entry.movement.credits - given_back(entry.seq),
+            })
+            .filter(|repayment| repayment.left.is_positive())
+            .collect()
+    }
+}

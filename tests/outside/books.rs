@@ -1,0 +1,80 @@
+//! What the tests of the ledger share: a customer `acme` on January 1st, 2026, grants that carry a name, and who paid what.
+
+use pgrx_tests::{Session, shared_cluster};
+
+/// A new database, its clock at 2026-01-01, in which `acme` has the wallet `default`.
+pub fn new_books(rule: &str) -> Session {
+    let mut session = shared_cluster().new_database(rule);
+    session.set_clock("2026-01-01 00:00+00");
+    session.exec("select credits.create_wallet('acme')");
+    session
+}
+
+/// Grants `acme` credits under a name, which [`takes`] and [`entries`] show. `more` is further arguments as in SQL, or empty.
+/// Returns the grant's id.
+pub fn grant(session: &mut Session, name: &str, amount: &str, more: &str) -> String {
+    let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+    session.one(&format!("select credits.grant_credits('acme', {amount}, metadata => '{{\"name\": \"{name}\"}}'{more})"))
+}
+
+/// Status, requested, deducted, overage, balance and replayed of one deduction of `acme`.
+pub fn deduct(session: &mut Session, arguments: &str) -> String {
+    let rows = session.lines(&format!(
+        "select status, requested, deducted, overage, balance, replayed from credits.deduct_usage('acme', {arguments})"
+    ));
+    assert_eq!(rows.len(), 1, "always one row");
+    rows.concat()
+}
+
+/// The entries of one transaction of `acme`, line by line: wallet, kind, credits and, if there is one, the grant's name.
+pub fn entries(session: &mut Session, transaction_id: &str) -> Vec<String> {
+    session
+        .rows_text(
+            "select concat_ws(' ', l.wallet, kind, credits, g.metadata ->> 'name')
+             from credits.ledger l left join credits.grants g using (customer_id, grant_id)
+             where customer_id = 'acme' and transaction_id = $1
+             order by line",
+            &[transaction_id],
+        )
+        .into_iter()
+        .map(|row| row[0].clone().expect("concat_ws is never null"))
+        .collect()
+}
+
+/// Spends credits of `acme` and returns whose they were, as `name credits` in the order in which they were taken.
+/// What a preview says a moment before must be the same. `more` is further arguments for both, or empty.
+pub fn takes(session: &mut Session, amount: &str, more: &str) -> Vec<String> {
+    let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+    let previewed = session.lines(&format!(
+        "select concat_ws(' ', g.metadata ->> 'name', credits)
+         from rows from (credits.preview_deduction('acme', {amount}{more})) with ordinality as p
+         join credits.grants g on g.customer_id = 'acme' and g.grant_id = p.grant_id
+         order by p.ordinality"
+    ));
+    let transaction_id = session.one(&format!("select transaction_id from credits.deduct_usage('acme', {amount}{more})"));
+    let taken: Vec<String> = entries(session, &transaction_id)
+        .into_iter()
+        .map(|entry| entry.splitn(3, ' ').nth(2).expect("wallet, kind and the rest").to_owned())
+        .map(|rest| rest.split_once(' ').map_or(rest.clone(), |(credits, name)| format!("{name} {credits}")))
+        .collect();
+    assert_eq!(previewed, taken, "the preview says what is taken");
+    taken
+}
+
+/// The whole ledger of `acme` without ids: wallet, seq, kind, amount, balance after it and the day or time it is dated.
+pub fn ledger(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "select concat_ws(' ', wallet, seq, kind, amount, balance_after, to_char(occurred_at, 'MM-DD HH24:MI'))
+         from credits.ledger where customer_id = 'acme' order by wallet, seq",
+    )
+}
+
+/// A digest of everything the extension has written, to prove that nothing was.
+pub fn everything(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "select 'wallet ' || t::text from credits_data.wallets t
+         union all select 'grant ' || t::text from credits_data.grants t
+         union all select 'entry ' || t::text from credits_data.entries t
+         order by 1",
+    )
+}
