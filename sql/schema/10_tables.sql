@@ -10,33 +10,35 @@ comment on column credits_data.chart_of_accounts.kind is 'Name of the kind, as s
 comment on column credits_data.chart_of_accounts.debit_account is 'Account the credits come from.';
 comment on column credits_data.chart_of_accounts.credit_account is 'Account the credits go to.';
 
+-- In every table the columns of fixed width come first: PostgreSQL finds those without walking the row.
+
 -- One row a wallet. A customer's first wallet is its anchor: whatever writes anything of the customer first updates that row, and
 -- so holds the customer's one lock. No index mentions a column that a deduction changes, so that deductions are HOT updates.
 create table credits_data.wallets (
-    customer_id credits_data.name not null,
-    wallet credits_data.name not null,
-    is_anchor boolean not null,
-    wallet_count integer not null default 1,
+    last_seq bigint not null default 0,
     next_due_at timestamptz not null default 'infinity',
     last_recorded_at timestamptz not null default '-infinity',
+    created_at timestamptz not null,
+    wallet_count integer not null default 1,
+    priority integer not null,
+    status credits_data.wallet_status not null default 'active',
+    overage_policy credits_data.overage_policy not null,
+    late_usage_grace interval not null,
+    is_anchor boolean not null,
+    customer_id credits_data.name not null,
+    wallet credits_data.name not null,
+    unit credits_data.name not null,
     balance credits_data.amount not null default 0,
     held credits_data.amount not null default 0,
     scheduled credits_data.amount not null default 0,
     debt credits_data.amount not null default 0,
     overage credits_data.amount not null default 0,
-    last_seq bigint not null default 0,
-    status credits_data.wallet_status not null default 'active',
-    unit credits_data.name not null,
-    priority integer not null,
     name text,
     expires_after interval,
-    overage_policy credits_data.overage_policy not null,
     overage_limit credits_data.amount,
     overage_unit_price credits_data.amount,
     overage_currency text collate "C",
-    late_usage_grace interval not null,
     metadata jsonb not null,
-    created_at timestamptz not null,
     primary key (customer_id, wallet)
 ) with (fillfactor = 50);
 create unique index wallets_anchor on credits_data.wallets (customer_id) where is_anchor;
@@ -69,17 +71,17 @@ comment on column credits_data.wallets.metadata is 'The caller''s own references
 comment on column credits_data.wallets.created_at is 'When it was created.';
 
 create table credits_data.grants (
-    customer_id text collate "C" not null,
-    grant_id uuid not null,
-    wallet text collate "C" not null,
     created_seq bigint not null,
-    priority integer not null,
-    grant_type credits_data.grant_type not null,
     effective_at timestamptz not null,
     expires_at timestamptz not null,
     due_at timestamptz not null,
-    unlimited boolean not null,
+    priority integer not null,
+    grant_type credits_data.grant_type not null,
     status credits_data.grant_status not null,
+    unlimited boolean not null,
+    grant_id uuid not null,
+    customer_id text collate "C" not null,
+    wallet text collate "C" not null,
     amount credits_data.amount not null,
     remaining credits_data.amount not null,
     expired credits_data.amount not null,

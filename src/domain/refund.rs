@@ -146,10 +146,10 @@ pub fn give_back_to_grant(
         None => panic!("grant {grant} of an entry is missing"),
     };
     book.post(transaction, wallet, Movement::new(Kind::UsageRefunded, credits, Some(grant), now).reversing(reverses_seq))?;
-    let end = if status == GrantStatus::Voided || book.wallets[wallet].status == WalletStatus::Closed {
-        Some((Kind::Void, GrantStatus::Voided))
-    } else if status == GrantStatus::Expired || expires_at <= now {
+    let end = if status == GrantStatus::Expired || (status != GrantStatus::Voided && expires_at <= now) {
         Some((Kind::Expiration, GrantStatus::Expired))
+    } else if status == GrantStatus::Voided || book.wallets[wallet].status == WalletStatus::Closed {
+        Some((Kind::Void, GrantStatus::Voided))
     } else {
         None
     };

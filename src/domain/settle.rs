@@ -39,13 +39,13 @@ pub fn settle(book: &mut Book<'_>) -> Result<()> {
     let mut transactions = BTreeMap::new();
     while let Some(next) = queue.pop_first() {
         let (at, phase, wallet, _, id) = next;
-        // Debt may have used a grant up since it was queued: nothing of it is left to expire.
-        if due(book.grant(id)) != next {
-            continue;
-        }
         if instant != Some(at) {
             end_instant(book, instant, &mut transactions)?;
             instant = Some(at);
+        }
+        // The debt of an earlier instant may have used a grant up since it was queued: nothing of it is left to expire.
+        if due(book.grant(id)) != next {
+            continue;
         }
         let transaction =
             *transactions.entry(wallet).or_insert_with(|| book.begin(None, Fingerprint::of(Operation::Settle, &[]), at));

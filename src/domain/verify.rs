@@ -130,6 +130,9 @@ impl<'a> Replay<'a> {
         if !payer.is_live_at(live_at) {
             self.violation(5, format!("entry {} took from grant {id}, which was not live at {live_at}", entry.seq));
         }
+        if !payer.applies_to(entry.event_name.as_ref()) {
+            self.violation(5, format!("entry {} took from grant {id}, which does not pay for its event", entry.seq));
+        }
         let skipped = self.live.range(..payer.spending_order()).find(|(_, other)| {
             let grant = self.grants[*other].0;
             grant.is_live_at(entry.occurred_at) && grant.applies_to(entry.event_name.as_ref())

@@ -19,14 +19,21 @@ pub type Parameter = Option<pg_sys::Datum>;
 pub struct Statement {
     sql: &'static str,
     parameter_types: &'static [pg_sys::Oid],
-    plan: Cell<pg_sys::SPIPlanPtr>,
+    plan: Cell<Option<Plan>>,
     /// PostgreSQL's count of the plans made, when the last one was made under [`PLANNING`].
     planned: Cell<Option<c_int>>,
 }
 
+#[derive(Clone, Copy)]
+struct Plan {
+    kept: pg_sys::SPIPlanPtr,
+    /// Whether it is valid, and how often it was planned (`generation`).
+    source: *const pg_sys::CachedPlanSource,
+}
+
 /// A kept plan outlives the statistics it was made with, so it must not depend on them: every statement here reads by index, and
-/// says so to the planner. Set while a plan is made only, since setting three parameters for every call costs 5 % of a deduction.
-const PLANNING: [&CStr; 3] = [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort"];
+/// says so to the planner; where it cannot, the penalty must not look like a reason to compile the plan (jit). Set while a plan is made only, since setting them for every call costs 5 % of a deduction.
+const PLANNING: [&CStr; 4] = [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"jit"];
 
 /// Declares statements of a storage module, each with the types of its parameters.
 macro_rules! statements {
@@ -51,32 +58,35 @@ pub enum Access {
 
 impl Statement {
     pub const fn new(sql: &'static str, parameter_types: &'static [pg_sys::Oid]) -> Self {
-        Self { sql, parameter_types, plan: Cell::new(std::ptr::null_mut()), planned: Cell::new(None) }
+        Self { sql, parameter_types, plan: Cell::new(None), planned: Cell::new(None) }
     }
 
-    fn plan(&self) -> pg_sys::SPIPlanPtr {
-        if !self.plan.get().is_null() {
-            return self.plan.get();
+    fn plan(&self) -> Plan {
+        if let Some(plan) = self.plan.get() {
+            return plan;
         }
         let sql = match CString::new(self.sql) {
             Ok(sql) => sql,
             Err(error) => panic!("a statement's text: {error}"),
         };
-        // SAFETY: SPI is connected (`connected` is the only way here); text and types outlive the call, which copies them.
-        unsafe {
-            let plan = pg_sys::SPI_prepare_cursor(
+        // SAFETY: SPI is connected (`connected` is the only way here); text and types outlive the call, which copies them. A plan
+        // has one source for each statement of its text, which is one.
+        let plan = unsafe {
+            let kept = pg_sys::SPI_prepare_cursor(
                 sql.as_ptr(),
                 self.parameter_types.len() as c_int,
                 self.parameter_types.as_ptr().cast_mut(),
                 pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int,
             );
             let result = pg_sys::SPI_result;
-            assert!(!plan.is_null(), "SPI_prepare failed with {result}");
-            let kept = pg_sys::SPI_keepplan(plan);
-            assert!(kept == 0, "SPI_keepplan failed with {kept}");
-            self.plan.set(plan);
-            plan
-        }
+            assert!(!kept.is_null(), "SPI_prepare failed with {result}");
+            let result = pg_sys::SPI_keepplan(kept);
+            assert!(result == 0, "SPI_keepplan failed with {result}");
+            let sources = pg_sys::SPI_plan_get_plan_sources(kept);
+            Plan { kept, source: (*(*sources).elements).ptr_value.cast() }
+        };
+        self.plan.set(Some(plan));
+        plan
     }
 
     /// Runs the statement and returns its rows. SPI must be connected.
@@ -88,34 +98,27 @@ impl Statement {
         let mut execute = || {
             // SAFETY: the plan is kept; values and nulls have its number of parameters, of its types.
             unsafe {
-                let result = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), access == Access::Read, 0);
+                let result = pg_sys::SPI_execute_plan(plan.kept, values.as_mut_ptr(), nulls.as_ptr(), access == Access::Read, 0);
                 assert!(result >= 0, "SPI_execute_plan failed with {result}");
                 Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize }
             }
         };
-        // SAFETY: a kept plan.
-        let is_planned = unsafe { pg_sys::SPI_plan_is_valid(plan) } && self.planned.get() == Some(plans_made(plan));
+        // SAFETY: the source of a kept plan lives as long as the plan.
+        let source = unsafe { &*plan.source };
+        let is_planned = source.is_valid && self.planned.get() == Some(source.generation);
         let rows = if is_planned { execute() } else { planning(execute) };
+        // SAFETY: as above; running it may have changed it.
+        let generation = unsafe { (&raw const (*plan.source).generation).read() };
         if !is_planned {
-            self.planned.set(Some(plans_made(plan)));
-        } else if self.planned.get() != Some(plans_made(plan)) {
+            self.planned.set(Some(generation));
+        } else if self.planned.get() != Some(generation) {
             // Invalidated between the look and the run, and planned without the settings: the next run plans it again.
-            self.plan.set(std::ptr::null_mut());
+            self.plan.set(None);
             self.planned.set(None);
             // SAFETY: nothing else points to it, and its rows have memory of their own.
-            unsafe { pg_sys::SPI_freeplan(plan) };
+            unsafe { pg_sys::SPI_freeplan(plan.kept) };
         }
         rows
-    }
-}
-
-/// How often PostgreSQL planned a kept plan's statement.
-fn plans_made(plan: pg_sys::SPIPlanPtr) -> c_int {
-    // SAFETY: a kept plan has one source for each of its statements, which is one.
-    unsafe {
-        let sources = pg_sys::SPI_plan_get_plan_sources(plan);
-        let source = (*(*sources).elements).ptr_value.cast::<pg_sys::CachedPlanSource>();
-        (*source).generation
     }
 }
 

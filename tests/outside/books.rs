@@ -78,3 +78,14 @@ pub fn everything(session: &mut Session) -> Vec<String> {
          order by 1",
     )
 }
+
+/// Calls that must be refused without a trace: what follows `select * from credits.`, its SQLSTATE and its symbol.
+#[track_caller]
+pub fn assert_refused(session: &mut Session, refusals: &[(&str, &str, &str)]) {
+    let before = everything(session);
+    for (call, sqlstate, symbol) in refusals {
+        let error = session.error(&format!("select * from credits.{call}"));
+        assert_eq!((error.sqlstate.as_str(), error.symbol()), (*sqlstate, *symbol), "{call}\n{error}");
+    }
+    assert_eq!(everything(session), before, "what is refused leaves nothing");
+}

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx_tests::{Cluster, wait_until};
 
@@ -34,6 +34,20 @@ fn random_session(cluster: &Cluster, database: &str, random: &mut Random) -> Opt
     (!processes.is_empty()).then(|| random.pick(&processes))
 }
 
+const DEATH: &str = "was terminated by signal 9";
+const READY: &str = "database system is ready to accept connections";
+
+fn is_so_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
 fn strike(cluster: &Cluster, database: &str, blow: Blow, random: &mut Random) {
     if blow == Blow::ServerKilled {
         cluster.kill9();
@@ -42,12 +56,12 @@ fn strike(cluster: &Cluster, database: &str, blow: Blow, random: &mut Random) {
     let Some(process) = random_session(cluster, database, random) else { return };
     match blow {
         Blow::SessionKilled => {
+            let count = |message: &str| cluster.log().matches(message).count();
+            let (deaths, recoveries) = (count(DEATH), count(READY));
             let status = Command::new("kill").args(["-9", &process]).status().expect("kill can be run");
-            // The server has taken note, and is there again.
-            let recovered = || cluster.log().matches("database system is ready to accept connections").count();
-            let before = recovered();
-            if status.success() {
-                wait_until("the server has recovered", Duration::from_secs(60), || recovered() > before);
+            // It may have been ending already.
+            if status.success() && is_so_within(Duration::from_secs(5), || count(DEATH) > deaths) {
+                wait_until("the server has recovered", Duration::from_secs(60), || count(READY) > recoveries);
             }
         }
         Blow::SessionTerminated => cluster.session("postgres").exec(&format!("select pg_terminate_backend({process})")),
@@ -93,7 +107,7 @@ fn nothing_acknowledged_is_lost_or_done_twice_when_sessions_and_servers_are_kill
     });
     work.assert_books(&mut cluster.session("books"));
     let log = cluster.log();
-    for told in ["was terminated by signal 9", "terminating connection due to administrator command", "canceling statement"] {
+    for told in [DEATH, "terminating connection due to administrator command", "canceling statement"] {
         assert!(log.contains(told), "the blows have hit: {told}");
     }
     assert!(!log.contains("PANIC"), "{log}");

@@ -94,8 +94,13 @@ impl Subject {
     pub fn wait(&mut self, until: Instant, settles: bool) {
         self.now = until;
         if settles {
-            self.store.change(at(until), |_| Ok(())).expect("settling never fails");
+            self.settle();
         }
+    }
+
+    /// As the scheduled job does.
+    pub fn settle(&mut self) {
+        self.store.change(at(self.now), |_| Ok(())).expect("settling never fails");
     }
 
     pub fn ask(&mut self, request: &Request, key: Option<&str>) -> Outcome {

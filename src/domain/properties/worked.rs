@@ -57,10 +57,6 @@ impl Subject {
         self.ask(&Request::Refund { usage: Some(usage), amount: credits.map(|credits| credits * CREDIT) }, None)
     }
 
-    fn settle(&mut self, at: Instant) {
-        self.wait(at, true);
-    }
-
     /// Kind, whole credits and grant of each entry after the first `skip`.
     fn entries_after(&self, skip: usize) -> Vec<(&'static str, Credits, Option<usize>)> {
         let number = |id| self.store.grants.iter().position(|grant| grant.id == id);
@@ -178,7 +174,7 @@ fn at_one_instant_grants_expire_then_others_begin_then_debt_is_repaid() {
     let ending = books.give(Give { applies: Some(vec!["chat"]), expires: Some(hour(1)), ..GIVE });
     let beginning = books.give(Give { effective: Some(hour(1)), ..GIVE });
     assert_eq!(books.spend(4), deducted("overage", 4, 0, 4, 10));
-    books.settle(hour(1));
+    books.wait(hour(1), true);
     let settled =
         [("expiration", 10, Some(ending)), ("grant_activated", 10, Some(beginning)), ("overdraft_repaid", 4, Some(beginning))];
     assert_eq!(books.entries_after(3), settled);
@@ -190,7 +186,7 @@ fn a_grant_that_debt_used_up_does_not_expire_when_settled_late() {
     let mut books = books([OVERDRAFT]);
     let only = books.give(Give { effective: Some(hour(1)), expires: Some(hour(2)), ..GIVE });
     assert_eq!(books.spend(10), deducted("overage", 10, 0, 10, 0));
-    books.settle(hour(3));
+    books.wait(hour(3), true);
     assert_eq!(books.entries_after(2), [("grant_activated", 10, Some(only)), ("overdraft_repaid", 10, Some(only))]);
     assert_eq!(books.grant(only), (0, 0, GrantStatus::Exhausted));
 }
@@ -262,7 +258,7 @@ fn a_refund_to_an_expired_grant_expires_at_once() {
     let used_up = books.give(Give { expires: Some(hour(1)), ..GIVE });
     let not_used_up = books.give(Give { expires: Some(hour(2)), ..GIVE });
     assert_eq!(books.spend(13), charged(13, 7));
-    books.settle(hour(3));
+    books.wait(hour(3), true);
     let written = books.store.entries.len();
     assert_eq!(books.refund(0, None), refunded(13, 0));
     let returned = [
@@ -305,7 +301,7 @@ fn late_usage_is_paid_by_what_expired_less_than_the_grace_ago() {
     let expired = books.give(Give { effective: Some(hour(-1)), expires: Some(hour(2)), ..GIVE });
     let insufficient = Outcome::Refused("insufficient_credits");
     let late = |books: &mut Subject, at: Instant| books.use_late(4, None, Some(at), Mode::Error);
-    books.settle(hour(5) - 1);
+    books.wait(hour(5) - 1, true);
     assert_eq!(late(&mut books, hour(2)), insufficient, "it was not live at its expiry");
     assert_eq!(late(&mut books, hour(-1) - 1), insufficient, "nor before it began");
     assert_eq!(late(&mut books, hour(2) - 1), charged(4, 0));
@@ -324,7 +320,7 @@ fn under_grace_an_expired_grant_pays_in_its_place() {
     let urgent = books.give(Give { priority: 1, ..GIVE });
     let expired = books.give(Give { priority: 2, expires: Some(hour(1)), ..GIVE });
     let patient = books.give(Give { priority: 2, ..GIVE });
-    books.settle(hour(2));
+    books.wait(hour(2), true);
     assert_eq!(books.use_late(25, None, Some(hour(0)), Mode::Error), charged(25, 5));
     let paid = [
         ("usage", 10, Some(urgent)),
@@ -341,7 +337,7 @@ fn late_usage_without_grace_is_paid_by_what_is_live_now() {
     let mut books = books([PLAIN]);
     books.give(Give { expires: Some(hour(1)), ..GIVE });
     let live = books.give(GIVE);
-    books.settle(hour(2));
+    books.wait(hour(2), true);
     assert_eq!(books.use_late(4, None, Some(hour(0)), Mode::Error), charged(4, 6));
     assert_eq!(books.entries_after(3), [("usage", 4, Some(live))]);
 }
@@ -411,7 +407,7 @@ fn a_changed_expiry_moves_the_rest_of_a_grant() {
         ("grant_scheduled", 10, Some(3)),
     ];
     assert_eq!(books.entries_after(3), moved);
-    books.settle(hour(2));
+    books.wait(hour(2), true);
     assert_eq!(books.spend(16), charged(16, 0));
     assert!(books.is_sound());
 }
@@ -424,7 +420,7 @@ fn what_is_scheduled_always_fits_when_it_becomes_effective() {
     let (amount, effective) = (most * CREDIT, Some(hour(1)));
     let scheduled = Request::Grant { wallet: 0, amount, kind: 2, priority: 1, effective, expires: None, applies: None };
     assert_eq!(books.ask(&scheduled, None), Outcome::Refused("out_of_range"));
-    books.settle(hour(2));
+    books.wait(hour(2), true);
     assert_eq!(books.spend(most), charged(most, 0));
 }
 

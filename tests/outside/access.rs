@@ -1,0 +1,436 @@
+//! Who may do what, and what no role can talk the extension into (SPEC 2, 5, 11 and 13).
+
+use pgrx_tests::postgres::{Client, NoTls};
+use pgrx_tests::{DbErrorInfo, Session, assert_ledger_is_sound, shared_cluster};
+
+use crate::books::{entries, everything, grant, new_books};
+
+const VIEWS: &[&str] = &["expiring_grants", "grants", "journal", "ledger", "trial_balance", "wallets"];
+
+/// The functions that each level adds to the one before; the last are the owner's alone.
+const FUNCTIONS: [(&str, &[&str]); 4] = [
+    ("reader", &["balance", "balance_at", "chart_of_accounts", "clock", "preview_deduction", "statement", "verify_ledger"]),
+    (
+        "writer",
+        &[
+            "adjust_credits",
+            "change_expiry",
+            "create_wallet",
+            "deduct_usage",
+            "expire_grants",
+            "grant_credits",
+            "refund_usage",
+            "run_maintenance",
+            "set_wallet_status",
+            "transfer_credits",
+            "update_wallet",
+            "void_grant",
+        ],
+    ),
+    ("admin", &["cron_jobs", "schedule_jobs", "unschedule_jobs"]),
+    ("owner", &["grant_access", "revoke_access"]),
+];
+
+/// A call for each function above, which needs nothing but acme's wallet `default`.
+const CALLS: &[(&str, &str)] = &[
+    ("adjust_credits", "'acme', 1, 'gift'"),
+    ("balance", "'acme'"),
+    ("balance_at", "'acme', 'default', '2026-01-01 00:00+00'"),
+    ("chart_of_accounts", ""),
+    ("change_expiry", "'acme', '00000000-0000-0000-0000-000000000000', '2027-01-01 00:00+00'"),
+    ("clock", ""),
+    ("create_wallet", "'acme', if_not_exists => true"),
+    ("cron_jobs", "'schedule', '* * * * *'"),
+    ("deduct_usage", "'acme', 1"),
+    ("expire_grants", ""),
+    ("grant_access", "'nobody at all', 'reader'"),
+    ("grant_credits", "'acme', 1"),
+    ("preview_deduction", "'acme', 1"),
+    ("refund_usage", "'acme', 'no such transaction'"),
+    ("revoke_access", "'nobody at all'"),
+    ("run_maintenance", ""),
+    ("schedule_jobs", ""),
+    ("set_wallet_status", "'acme', 'default', 'active'"),
+    ("statement", "'acme', 'default', '2025-01-01 00:00+00', '2026-01-01 00:00+00'"),
+    ("transfer_credits", "'acme', 1, 'default', 'no such wallet'"),
+    ("unschedule_jobs", ""),
+    ("update_wallet", "'acme', 'default', name => 'Main'"),
+    ("verify_ledger", ""),
+    ("void_grant", "'acme', '00000000-0000-0000-0000-000000000000'"),
+];
+
+fn functions_up_to(level: &str) -> Vec<String> {
+    let levels = FUNCTIONS.iter().take_while(|(name, _)| *name != level).chain(FUNCTIONS.iter().filter(|(name, _)| *name == level));
+    let mut functions: Vec<String> = if level == "none" {
+        Vec::new()
+    } else {
+        levels.flat_map(|(_, functions)| functions.iter().map(|name| (*name).to_owned())).collect()
+    };
+    functions.sort();
+    functions
+}
+
+/// A database in which the role has the level. Roles belong to the cluster, so each test has its own.
+fn books_with(rule: &str, role: &str, level: &str) -> Session {
+    let mut session = new_books(rule);
+    grant(&mut session, "bought", "100", "");
+    shared_cluster().create_role(role);
+    if level != "none" {
+        assert_eq!(session.one(&format!("select credits.grant_access('{role}', '{level}')")), level);
+    }
+    session
+}
+
+/// Asserts by the catalog that a role has the rights of a level, and not one more.
+#[track_caller]
+fn assert_has_exactly(session: &mut Session, role: &str, level: &str) {
+    let functions = session.lines(&format!(
+        "select proname from pg_proc
+         where pronamespace in ('credits'::regnamespace, 'credits_data'::regnamespace)
+           and has_function_privilege('{role}', oid, 'execute')
+         order by proname collate \"C\""
+    ));
+    assert_eq!(functions, functions_up_to(level), "functions of {role}");
+    let relations = session.lines(&format!(
+        "select relname || ' ' || privilege from pg_class
+         cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) privilege
+         where relnamespace in ('credits'::regnamespace, 'credits_data'::regnamespace)
+           and relkind in ('r', 'v', 'm', 'p', 'f')
+           and (has_table_privilege('{role}', oid, privilege)
+                or privilege in ('select', 'insert', 'update', 'references') and has_any_column_privilege('{role}', oid, privilege))
+         order by relname collate \"C\", privilege"
+    ));
+    let views: Vec<String> = VIEWS.iter().filter(|_| level != "none").map(|view| format!("{view} select")).collect();
+    assert_eq!(relations, views, "relations of {role}");
+    let schemas = session.lines(&format!(
+        "select nspname || ' ' || privilege from pg_namespace cross join unnest(array['create', 'usage']) privilege
+         where nspname in ('credits', 'credits_data') and has_schema_privilege('{role}', oid, privilege)"
+    ));
+    assert_eq!(schemas, if level == "none" { vec![] } else { vec!["credits usage"] }, "schemas of {role}");
+}
+
+#[test]
+fn nothing_is_granted_to_public() {
+    let mut session = new_books("nothing_is_granted_to_public");
+    let granted = session.lines(
+        "with object (name, acl) as (
+             select 'schema ' || nspname, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace
+             where nspname in ('credits', 'credits_data')
+             union all
+             select 'function ' || oid::regprocedure, coalesce(proacl, acldefault('f', proowner)) from pg_proc
+             where pronamespace in ('credits'::regnamespace, 'credits_data'::regnamespace)
+             union all
+             select 'relation ' || oid::regclass, coalesce(relacl, acldefault('r', relowner)) from pg_class
+             where relnamespace in ('credits'::regnamespace, 'credits_data'::regnamespace)
+             union all
+             select 'column ' || attrelid::regclass || '.' || attname, attacl from pg_attribute join pg_class c on c.oid = attrelid
+             where relnamespace in ('credits'::regnamespace, 'credits_data'::regnamespace)
+             union all
+             select 'type ' || oid::regtype, coalesce(typacl, acldefault('T', typowner)) from pg_type
+             where typnamespace in ('credits'::regnamespace, 'credits_data'::regnamespace) and typtype in ('e', 'd')
+         )
+         select name || ': ' || privilege_type from object cross join lateral aclexplode(acl)
+         where grantee = 0
+         order by 1",
+    );
+    assert_eq!(granted, [""; 0]);
+}
+
+#[test]
+fn each_level_has_exactly_its_rights() {
+    let mut session = books_with("each_level_has_exactly_its_rights", "level_none", "none");
+    assert_has_exactly(&mut session, "level_none", "none");
+    for level in ["reader", "writer", "admin"] {
+        let role = format!("level_{level}");
+        shared_cluster().create_role(&role);
+        assert_eq!(session.one(&format!("select credits.grant_access('{role}', '{level}')")), level);
+        assert_has_exactly(&mut session, &role, level);
+    }
+    let grantable = session.one(
+        "select count(*) from pg_proc cross join lateral aclexplode(proacl)
+         where pronamespace = 'credits'::regnamespace and is_grantable and grantee <> proowner",
+    );
+    assert_eq!(grantable, "0", "nobody passes a right on");
+}
+
+#[test]
+fn each_level_can_call_what_it_may_and_nothing_else() {
+    let rule = "each_level_can_call_what_it_may";
+    let mut owner = books_with(rule, "caller_none", "none");
+    for level in ["none", "reader", "writer", "admin"] {
+        let role = format!("caller_{level}");
+        shared_cluster().create_role(&role);
+        if level != "none" {
+            owner.exec(&format!("select credits.grant_access('{role}', '{level}')"));
+        }
+        let allowed = functions_up_to(level);
+        let mut session = shared_cluster().session_as(rule, &role);
+        for (function, arguments) in CALLS {
+            let answer = session.try_rows(&format!("select * from credits.{function}({arguments})"));
+            let is_denied = answer.as_ref().is_err_and(|error| error.sqlstate == "42501");
+            assert_eq!(is_denied, !allowed.iter().any(|name| name == function), "{role} calls {function}: {answer:?}");
+            let is_clean = answer.as_ref().err().is_none_or(|error| is_denied || ["P0002", "55000"].contains(&&*error.sqlstate));
+            assert!(is_clean, "{role} calls {function}: {answer:?}");
+        }
+        for view in VIEWS {
+            let answer = session.try_rows(&format!("select * from credits.{view}"));
+            assert_eq!(answer.is_ok(), level != "none", "{role} reads {view}: {answer:?}");
+        }
+    }
+    let listed: Vec<&str> = CALLS.iter().map(|(function, _)| *function).collect();
+    let mut all = functions_up_to("owner");
+    all.sort_by_key(|name| listed.iter().position(|other| other == name));
+    assert_eq!(listed, all, "CALLS names every function");
+    assert_ledger_is_sound(&mut owner);
+}
+
+#[test]
+fn nobody_but_the_owner_touches_a_table() {
+    let rule = "nobody_but_the_owner_touches_a_table";
+    let mut owner = books_with(rule, "table_admin", "admin");
+    let tables = owner.lines(
+        "select relname from pg_class where relnamespace = 'credits_data'::regnamespace and relkind in ('r', 'v') order by relname",
+    );
+    assert!(tables.contains(&"entries".to_owned()), "{tables:?}");
+    let before = everything(&mut owner);
+    let mut session = shared_cluster().session_as(rule, "table_admin");
+    for table in &tables {
+        let table = format!("credits_data.{table}");
+        for statement in [
+            format!("select from {table}"),
+            format!("table {table}"),
+            format!("insert into {table} select * from {table}"),
+            format!("delete from {table}"),
+            format!("truncate {table}"),
+            format!("copy {table} to stdout"),
+            format!("copy {table} from stdin"),
+            format!("do 'begin lock table {table}; end'"),
+            format!("drop table {table}"),
+            format!("alter table {table} add column mine int"),
+            format!("create trigger mine before insert on {table} execute function pg_catalog.suppress_redundant_updates_trigger()"),
+        ] {
+            let error = session.error(&statement);
+            assert_eq!(error.sqlstate, "42501", "{statement}: {error}");
+        }
+    }
+    for statement in [
+        "create table credits_data.mine ()",
+        "create function credits.mine() returns int language sql as 'select 1'",
+        "select 'prepaid'::credits_data.grant_type",
+        "select credits_data.require_role('table_admin')",
+        "update credits.wallets set name = 'mine'",
+        "delete from credits.grants",
+        "insert into credits.ledger default values",
+        "alter extension pg_credits update",
+        "drop extension pg_credits",
+        "alter function credits.clock() owner to table_admin",
+    ] {
+        let error = session.error(statement);
+        assert!(["42501", "55000"].contains(&error.sqlstate.as_str()), "{statement}: {error}");
+    }
+    assert_eq!(everything(&mut owner), before);
+}
+
+#[test]
+fn a_lower_level_takes_rights_away_and_revoking_takes_all() {
+    let mut session = books_with("a_lower_level_takes_rights_away", "mover", "admin");
+    for level in ["admin", "reader", "writer", "writer", "reader"] {
+        assert_eq!(session.one(&format!("select credits.grant_access('mover', '{level}')")), level);
+        assert_has_exactly(&mut session, "mover", level);
+    }
+    session.exec("grant select (customer_id) on credits.ledger to mover; grant insert on credits.wallets to mover");
+    for _ in 0..2 {
+        assert_eq!(session.one("select credits.revoke_access('mover')"), "mover");
+        assert_has_exactly(&mut session, "mover", "none");
+    }
+    session.exec("drop role mover");
+}
+
+#[test]
+fn access_is_given_to_existing_roles_only_however_they_are_called() {
+    let mut session = new_books("access_is_given_to_existing_roles");
+    for role in ["public", "PUBLIC", "", "nobody_at_all", "current_user", "postgres; drop schema credits"] {
+        for call in [format!("grant_access('{role}', 'reader')"), format!("revoke_access('{role}')")] {
+            let error = session.error(&format!("select credits.{call}"));
+            assert_eq!((error.sqlstate.as_str(), error.symbol()), ("P0002", "not_found"), "{call}: {error}");
+        }
+    }
+    for level in ["owner", "", "Reader", "superuser"] {
+        let error = session.error(&format!("select credits.grant_access('postgres', '{level}')"));
+        assert_eq!((error.sqlstate.as_str(), error.symbol()), ("22023", "invalid_argument"), "{level}: {error}");
+    }
+    let odd = "it's a \"role\"; -- %I";
+    session.exec("create role \"it's a \"\"role\"\"; -- %I\" login");
+    session.rows_text("select credits.grant_access($1, 'writer')", &[odd]);
+    assert_eq!(session.rows_text("select has_function_privilege($1, 'credits.clock()', 'execute')", &[odd])[0][0].as_deref(), Some("t"));
+    session.rows_text("select credits.revoke_access($1)", &[odd]);
+    session.exec("drop role \"it's a \"\"role\"\"; -- %I\"");
+}
+
+/// A schema full of traps: whatever the extension calls or reads without naming its schema raises `sprung`.
+const TRAPS: &str = "
+    create function trap.sprung(anyelement) returns anyelement language plpgsql as $$begin raise 'sprung as %', current_user; end$$;
+    create function trap.computed(numeric, numeric) returns numeric language plpgsql
+        as $$begin raise 'sprung as %', current_user; end$$;
+    create function trap.trim_scale(numeric) returns numeric language sql as 'select trap.sprung($1)';
+    create function trap.format(text, text) returns text language sql as 'select trap.sprung($1)';
+    create function trap.clock() returns timestamptz language sql as 'select trap.sprung(now())';
+    create function trap.left(text, int) returns text language sql as 'select trap.sprung($1)';
+    create function trap.current_database() returns name language sql as $$select trap.sprung('x'::name)$$;
+    create operator trap.- (leftarg = numeric, rightarg = numeric, function = trap.computed);
+    create operator trap.+ (leftarg = numeric, rightarg = numeric, function = trap.computed);
+    do $do$
+    declare operator text; type text;
+    begin
+        foreach type in array array['text', 'numeric', 'timestamptz', 'bigint', 'integer', 'uuid', 'name', 'oid', 'smallint'] loop
+            execute format('create function trap.compared(%s, %1$s) returns boolean language plpgsql as $f$begin raise $$sprung$$; end$f$', type);
+            foreach operator in array array['=', '<>', '<', '<=', '>', '>='] loop
+                execute format('create operator trap.%s (leftarg = %s, rightarg = %2$s, function = trap.compared)', operator, type);
+            end loop;
+        end loop;
+    end $do$;
+    create table trap.wallets (customer_id text); create table trap.grants (customer_id text); create table trap.entries (seq int);
+    create table trap.pg_roles (rolname text); create table trap.pg_extension (extname text); create table trap.access_levels (level text);
+    create type trap.grant_type as enum ('free'); create domain trap.amount as numeric check (value = 0);
+    create domain trap.text as int; create domain trap.jsonb as int; create domain trap.numeric as int;";
+
+const SHADOWS: &str = "
+    create temp table wallets (customer_id text); create temp table grants (customer_id text); create temp table entries (seq int);
+    create temp table chart_of_accounts (kind_id int); create temp table access_levels (level text);
+    create temp table pg_roles (rolname text); create temp table pg_extension (extname text); create temp table pg_proc (proname text);
+    create temp table unnest (n int); create domain pg_temp.text as int; create domain pg_temp.jsonb as int;";
+
+#[test]
+fn a_callers_search_path_changes_nothing() {
+    let rule = "a_callers_search_path_changes_nothing";
+    let mut owner = books_with(rule, "mallory", "writer");
+    owner.exec("create schema trap authorization mallory; grant temporary on database a_callers_search_path_changes_nothing to mallory");
+    owner.exec("grant set on parameter credits.test_clock to mallory");
+    shared_cluster().session_as(rule, "mallory").exec(TRAPS);
+    let mut session = shared_cluster().session_as(rule, "mallory");
+    session.exec(SHADOWS);
+    session.exec("set search_path = trap, pg_temp, pg_catalog");
+    let sprung = session.error("select 1::numeric - 1::numeric");
+    assert!(sprung.message.contains("sprung"), "the traps are armed: {sprung}");
+    session.exec("set credits.test_clock = '2026-01-01 00:00+00'");
+    for call in [
+        "create_wallet('acme', 'promo', priority => 1)",
+        "update_wallet('acme', 'promo', name => 'Promo', overage_policy => 'overdraft')",
+        "grant_credits('acme', 10, 'promo', 'promotional', '2026-02-01 00:00+00', applies_to => array['call'])",
+        "deduct_usage('acme', 12, 'split', event_name => 'call')",
+        "deduct_usage('acme', 12, 'split', event_name => 'call')",
+        "refund_usage('acme', 'split', 5)",
+        "transfer_credits('acme', 1, 'default', 'promo')",
+        "adjust_credits('acme', -1, 'why')",
+        "preview_deduction('acme', 5)",
+        "set_wallet_status('acme', 'promo', 'frozen')",
+        "deduct_usage('acme', 1, 'plain')",
+        "balance('acme')",
+        "balance_at('acme', 'default', '2026-01-01 00:00+00')",
+        "statement('acme', 'default', '2025-01-01 00:00+00', '2026-02-01 00:00+00')",
+        "expire_grants()",
+        "run_maintenance()",
+        "clock()",
+        "chart_of_accounts()",
+        "verify_ledger()",
+    ] {
+        session.exec(&format!("select * from credits.{call}"));
+    }
+    for view in VIEWS {
+        session.exec(&format!("select * from credits.{view}"));
+    }
+    owner.exec("set search_path = trap, pg_temp, pg_catalog");
+    owner.exec("select credits.grant_access('mallory', 'admin'); select credits.revoke_access('mallory')");
+    let error = owner.error("select * from credits.schedule_jobs()");
+    assert_eq!(error.symbol(), "wrong_state", "{error}");
+    let error = owner.error("update credits_data.entries set seq = seq");
+    assert_eq!(error.symbol(), "append_only", "{error}");
+    owner.exec("reset search_path");
+    assert_eq!(entries(&mut owner, "split"), ["promo usage 10", "default usage 2 bought"]);
+    assert_eq!(entries(&mut owner, "plain"), ["default usage 1 bought"]);
+    assert_ledger_is_sound(&mut owner);
+}
+
+#[test]
+fn the_ledger_is_append_only_for_the_superuser_too() {
+    let mut session = new_books("the_ledger_is_append_only");
+    grant(&mut session, "bought", "10", "");
+    let before = everything(&mut session);
+    for role in ["origin", "replica", "local"] {
+        session.exec(&format!("set session_replication_role = {role}"));
+        for statement in [
+            "update credits_data.entries set credits = 0",
+            "update credits_data.entries set credits = credits where false",
+            "delete from credits_data.entries",
+            "truncate credits_data.entries",
+            "truncate credits_data.entries, credits_data.wallets, credits_data.grants cascade",
+            "merge into credits_data.entries e using (values (1)) v (n) on true when matched then delete",
+            "insert into credits_data.entries select * from credits_data.entries
+             on conflict (customer_id, transaction_id, line) do update set credits = 0",
+        ] {
+            let error = session.error(statement);
+            assert_eq!((error.sqlstate.as_str(), error.symbol()), ("42501", "append_only"), "{role}: {statement}: {error}");
+            assert!(!error.hint.is_empty(), "{error}");
+        }
+    }
+    session.exec("reset session_replication_role");
+    assert_eq!(everything(&mut session), before);
+}
+
+/// Whether the ledger's clock shows real time to this session.
+fn is_real_time(session: &mut Session) -> bool {
+    session.one("select abs(extract(epoch from credits.clock() - clock_timestamp())) < 60") == "t"
+}
+
+const SET: &str = "set credits.test_clock = '2030-01-01 00:00+00'";
+
+#[test]
+fn an_ordinary_role_cannot_set_the_test_clock() {
+    let rule = "an_ordinary_role_cannot_set_the_clock";
+    let mut owner = books_with(rule, "timeless", "admin");
+    let mut session = shared_cluster().session_as(rule, "timeless");
+    assert!(is_real_time(&mut session), "and the library is loaded");
+    for statement in [SET, "set local credits.test_clock = ''", "select set_config('credits.test_clock', '2030-01-01 00:00+00', false)"] {
+        let error = session.error(statement);
+        assert_eq!(error.sqlstate, "42501", "{statement}: {error}");
+    }
+    let alter_role = "alter role timeless set credits.test_clock = '2030-01-01 00:00+00'";
+    assert_eq!(session.error(alter_role).sqlstate, "42501");
+    // Before the library is loaded anybody can set a placeholder: then it must have no effect.
+    for statement in [SET, "select set_config('credits.test_clock', '2030-01-01 00:00+00', false)"] {
+        let mut fresh = shared_cluster().session_as(rule, "timeless");
+        if let Err(error) = fresh.try_exec(statement) {
+            assert_eq!(error.sqlstate, "42501", "{error}");
+        }
+        assert!(is_real_time(&mut fresh), "{statement}, before the library is loaded");
+        fresh.exec("select * from credits.deduct_usage('acme', 1)");
+    }
+    let connection = shared_cluster().connection_string(rule).replace("user=postgres", "user=timeless");
+    let options = "options='-c credits.test_clock=2030-01-01'";
+    let answer = Client::connect(&format!("{connection} {options}"), NoTls)
+        .and_then(|mut client| client.query_one("select abs(extract(epoch from credits.clock() - now())) < 60", &[]))
+        .map(|row| row.get::<_, bool>(0));
+    assert!(answer.is_err() || answer.is_ok_and(|is_real| is_real), "as an option of the connection");
+    let ahead = owner.one("select count(*) from credits.ledger where recorded_at > clock_timestamp() + interval '1 minute'");
+    assert_eq!(ahead, "0");
+}
+
+#[test]
+fn a_role_that_was_granted_the_test_clock_can_set_it() {
+    let rule = "a_role_granted_the_test_clock";
+    let mut owner = books_with(rule, "timed", "reader");
+    owner.exec("grant set on parameter credits.test_clock to timed");
+    let clock = |session: &mut Session| session.one("select credits.clock() at time zone 'UTC'");
+    let mut loaded = shared_cluster().session_as(rule, "timed");
+    assert!(is_real_time(&mut loaded));
+    loaded.exec(SET);
+    assert_eq!(clock(&mut loaded), "2030-01-01 00:00:00");
+    loaded.exec("set credits.test_clock = ''");
+    assert!(is_real_time(&mut loaded));
+    let mut fresh = shared_cluster().session_as(rule, "timed");
+    fresh.exec(SET);
+    assert_eq!(clock(&mut fresh), "2030-01-01 00:00:00", "set before the library was loaded");
+    owner.exec("revoke set on parameter credits.test_clock from timed");
+    let denied: DbErrorInfo = loaded.error(SET);
+    assert_eq!(denied.sqlstate, "42501", "{denied}");
+}

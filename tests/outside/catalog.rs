@@ -1,0 +1,308 @@
+//! What the catalog promises: every object explained, every function callable from any driver, every hot statement by its index
+//! (SPEC intro, 11 and 13; DESIGN, facts).
+
+use std::sync::{Arc, Mutex};
+
+use pgrx_tests::postgres::{Client, Config, NoTls};
+use pgrx_tests::{Cluster, Session, shared_cluster};
+
+use crate::books::new_books;
+
+const SCHEMAS: &str = "('credits'::regnamespace, 'credits_data'::regnamespace)";
+
+#[track_caller]
+fn assert_none(session: &mut Session, what: &str, sql: &str) {
+    let found = session.lines(sql);
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_object_has_a_comment() {
+    let mut session = new_books("every_object_has_a_comment");
+    let objects = format!(
+        "select 'schema ' || nspname as name, obj_description(oid, 'pg_namespace') as comment from pg_namespace where oid in {SCHEMAS}
+         union all
+         select 'function ' || oid::regprocedure, obj_description(oid, 'pg_proc') from pg_proc where pronamespace in {SCHEMAS}
+         union all
+         select 'relation ' || oid::regclass, obj_description(oid, 'pg_class') from pg_class
+         where relnamespace in {SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+         union all
+         select 'column ' || c.oid::regclass || '.' || attname, col_description(c.oid, attnum)
+         from pg_attribute join pg_class c on c.oid = attrelid
+         where relnamespace in {SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'c') and attnum > 0 and not attisdropped
+         union all
+         select 'type ' || t.oid::regtype, obj_description(t.oid, 'pg_type')
+         from pg_type t left join pg_class c on c.oid = typrelid
+         where typnamespace in {SCHEMAS} and (typtype in ('e', 'd', 'r', 'b') and typcategory <> 'A' or relkind = 'c')
+         union all
+         select 'trigger ' || tgname, obj_description(t.oid, 'pg_trigger')
+         from pg_trigger t join pg_class c on c.oid = tgrelid
+         where relnamespace in {SCHEMAS} and not tgisinternal"
+    );
+    let sql = format!("select name from ({objects}) o where coalesce(trim(comment), '') = '' order by 1");
+    assert_none(&mut session, "without a comment", &sql);
+    let count: u32 = session.one(&format!("select count(*) from ({objects}) o")).parse().expect("a number");
+    assert!(count > 150, "only {count} objects were looked at");
+}
+
+#[test]
+fn the_extension_owns_objects_of_its_two_schemas_only() {
+    let mut session = new_books("objects_of_its_two_schemas_only");
+    assert_none(
+        &mut session,
+        "elsewhere",
+        "select a.identity from pg_depend d
+         cross join lateral pg_identify_object(d.classid, d.objid, d.objsubid) a
+         where d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+           and d.refobjid = (select oid from pg_extension where extname = 'pg_credits')
+           and a.schema is distinct from 'credits' and a.schema is distinct from 'credits_data'
+           and (a.type, a.name) is distinct from ('schema', 'credits_data')
+           and a.type <> 'trigger'",
+    );
+}
+
+#[test]
+fn every_function_and_view_has_exactly_one_access_level() {
+    let mut session = new_books("exactly_one_access_level");
+    let objects = "select 'function' as kind, proname::text as name from pg_proc where pronamespace = 'credits'::regnamespace
+                   union all
+                   select 'view', relname from pg_class where relnamespace = 'credits'::regnamespace and relkind in ('r', 'v', 'm', 'p', 'f')
+                   order by 1, 2";
+    let objects = session.lines(&format!("select kind, name from ({objects}) o order by kind collate \"C\", name collate \"C\""));
+    let listed = session.lines(
+        "select object_kind, object_name from credits_data.access_levels
+         order by object_kind collate \"C\", object_name collate \"C\"",
+    );
+    assert_eq!(listed, objects);
+}
+
+#[test]
+fn no_function_can_be_talked_into_another_search_path() {
+    let mut session = new_books("pinned_search_path");
+    assert_none(
+        &mut session,
+        "without security definer or a pinned search path",
+        "select p.oid::regprocedure from pg_proc p join pg_language l on l.oid = prolang
+         where pronamespace = 'credits'::regnamespace and lanname = 'c' and proname not in ('clock', 'chart_of_accounts')
+           and not (prosecdef and coalesce(proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}')",
+    );
+    assert_none(
+        &mut session,
+        "without a pinned search path",
+        &format!(
+            "select p.oid::regprocedure from pg_proc p join pg_language l on l.oid = prolang
+             where pronamespace in {SCHEMAS} and (prosecdef or lanname in ('sql', 'plpgsql'))
+               and not coalesce(proconfig, '{{}}') @> '{{\"search_path=pg_catalog, pg_temp\"}}'"
+        ),
+    );
+}
+
+#[test]
+fn any_driver_can_call_every_function() {
+    let mut session = new_books("any_driver_can_call_every_function");
+    let functions = "pg_proc p where pronamespace = 'credits'::regnamespace";
+    for (what, condition) in [
+        ("strict", "proisstrict and pronargs > 0"),
+        ("void", "prorettype = 'void'::regtype"),
+        ("returns rows of no fixed columns", "prorettype = 'record'::regtype and (proargmodes is null or not 't' = any (proargmodes))"),
+        ("no plain function", "prokind <> 'f' or provariadic <> 0"),
+        ("arguments without a name", "pronargs > 0 and (proargnames is null or '' = any (proargnames))"),
+        ("overloaded", "(select count(*) from pg_proc o where o.pronamespace = p.pronamespace and o.proname = p.proname) > 1"),
+        (
+            "types of no catalog",
+            "exists (select from unnest(coalesce(proallargtypes, proargtypes::oid[]) || prorettype) t (id) join pg_type on oid = id
+                     where typnamespace <> 'pg_catalog'::regnamespace)",
+        ),
+    ] {
+        assert_none(&mut session, what, &format!("select p.oid::regprocedure from {functions} and ({condition})"));
+    }
+    assert_none(
+        &mut session,
+        "columns of a private type",
+        "select attrelid::regclass || '.' || attname from pg_attribute join pg_class c on c.oid = attrelid join pg_type t on t.oid = atttypid
+         where relnamespace = 'credits'::regnamespace and attnum > 0 and typnamespace <> 'pg_catalog'::regnamespace",
+    );
+}
+
+#[test]
+fn every_table_and_sequence_is_dumped() {
+    let mut session = new_books("every_table_and_sequence_is_dumped");
+    assert_none(
+        &mut session,
+        "not marked with pg_extension_config_dump",
+        &format!(
+            "select oid::regclass from pg_class where relnamespace in {SCHEMAS} and relkind in ('r', 'p', 'S')
+             and oid <> all (select unnest(extconfig) from pg_extension where extname = 'pg_credits')"
+        ),
+    );
+}
+
+#[test]
+fn guards_hold_in_every_replication_role() {
+    let mut session = new_books("guards_hold_in_every_role");
+    assert_none(
+        &mut session,
+        "not enabled always",
+        &format!(
+            "select tgname from pg_trigger join pg_class c on c.oid = tgrelid
+             where relnamespace in {SCHEMAS} and not tgisinternal and tgenabled <> 'A'"
+        ),
+    );
+    assert_eq!(session.lines("select tgrelid::regclass from pg_trigger where not tgisinternal and tgenabled = 'A'"), [
+        "credits_data.entries"
+    ]);
+}
+
+/// A session that is told the plan of every statement that runs, those inside functions too.
+struct Explained {
+    client: Client,
+    plans: Arc<Mutex<Vec<String>>>,
+}
+
+impl Explained {
+    fn connect(cluster: &Cluster, database: &str) -> Explained {
+        let plans = Arc::new(Mutex::new(Vec::new()));
+        let sink = plans.clone();
+        let mut config = Config::new();
+        config.host_path(cluster.socket()).user("postgres").dbname(database);
+        config.notice_callback(move |notice| {
+            if let Some((_, plan)) = notice.message().split_once("plan:\n") {
+                sink.lock().expect("no thread panics with this lock").push(plan.to_owned());
+            }
+        });
+        let mut client = config.connect(NoTls).expect("the server runs");
+        client
+            .batch_execute(
+                "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+                 set auto_explain.log_level = notice; set credits.test_clock = '2026-01-01 00:00+00'",
+            )
+            .expect("a superuser may load it");
+        Explained { client, plans }
+    }
+
+    /// The plans of the statements that a call runs, without its own.
+    fn plans_of(&mut self, call: &str) -> Vec<String> {
+        self.plans.lock().expect("no thread panics with this lock").clear();
+        let sql = format!("select * from credits.{call}");
+        self.client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}\n{error:?}"));
+        let mut plans = std::mem::take(&mut *self.plans.lock().expect("no thread panics with this lock"));
+        plans.retain(|plan| !plan.contains(&sql));
+        plans
+    }
+}
+
+/// What a customer does in a day: every hot call by the plain and the general path. `pair` has a second wallet.
+fn day_of(customer: &str, day: &str) -> Vec<String> {
+    let expiring = "expires_at => '2026-06-01 00:00+00'";
+    let mut calls = vec![
+        format!("grant_credits('{customer}', 10, {expiring}, idempotency_key => 'grant {day}')"),
+        format!("deduct_usage('{customer}', 1, 'plain {day}')"),
+        format!("deduct_usage('{customer}', 1, 'plain {day}')"),
+        format!("deduct_usage('{customer}', 1, 'named {day}', event_name => 'call')"),
+        format!("deduct_usage('{customer}', 12, 'split {day}', on_insufficient => 'partial')"),
+        format!("deduct_usage('{customer}', 0, 'free {day}')"),
+        format!("deduct_usage('{customer}', 1000000, on_insufficient => 'report')"),
+        format!("balance('{customer}')"),
+        format!("balance('{customer}', 'default')"),
+        format!("preview_deduction('{customer}', 5)"),
+        format!("refund_usage('{customer}', 'split {day}', 2, idempotency_key => 'refund {day}')"),
+        format!("refund_usage('{customer}', 'split {day}', idempotency_key => 'rest {day}')"),
+        format!("balance_at('{customer}', 'default', '2026-01-01 00:00+00')"),
+    ];
+    if customer == "pair" {
+        calls.push(format!("grant_credits('pair', 10, 'promo', {expiring})"));
+        calls.push(format!("deduct_usage('pair', 15, 'wallets {day}')"));
+        calls.push(format!("refund_usage('pair', 'wallets {day}', 11)"));
+        calls.push("transfer_credits('pair', 1, 'default', 'promo')".to_owned());
+    }
+    calls
+}
+
+/// Every statement that reads more than by index, with the call that ran it.
+fn offences(session: &mut Explained, database: &str, customers: &[&str], day: &str) -> Vec<String> {
+    let mut offences = Vec::new();
+    for call in customers.iter().flat_map(|customer| day_of(customer, day)) {
+        let plans = session.plans_of(&call);
+        assert!(!plans.is_empty(), "{call} runs no statement");
+        for plan in plans {
+            let is_refund = call.starts_with("refund_usage");
+            let is_offence = |line: &str| {
+                let is_node = line.contains("(cost=") || line.starts_with("JIT:");
+                let forbidden = ["Seq Scan on", "Bitmap", "JIT:"];
+                let sorts = line.contains("Sort  (") && !is_refund;
+                is_node && (sorts || forbidden.iter().any(|word| line.contains(word)))
+            };
+            if let Some(line) = plan.lines().find(|line| is_offence(line)) {
+                offences.push(format!("{database}, {call}: {}\n{plan}", line.trim()));
+            }
+        }
+    }
+    offences
+}
+
+/// Makes `whale` own nearly all rows: 20,000 entries, 10,000 used up grants, 5,000 live ones. Nothing is analysed.
+const SKEW: &str = "
+    insert into credits_data.grants (customer_id, grant_id, wallet, created_seq, priority, grant_type, effective_at, expires_at, due_at,
+                                     unlimited, status, amount, remaining, expired, metadata)
+    select 'whale', gen_random_uuid(), 'default', 1000 + n, 100, 'prepaid', '2025-01-01', expires_at, due_at, true,
+           status::credits_data.grant_status, 1, remaining, 0, '{}'
+    from generate_series(1, 10000) n
+    cross join lateral (
+        select 'exhausted' as status, 0 as remaining, 'infinity'::timestamptz as expires_at, 'infinity'::timestamptz as due_at
+        union all
+        select 'active', 1, '2027-01-01'::timestamptz + n * interval '1 hour', '2027-01-01'::timestamptz + n * interval '1 hour'
+        where n <= 5000
+    ) state;
+    insert into credits_data.entries (seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet, transaction_id, credits,
+                                      balance_after)
+    select last_seq + n, '2026-01-01 00:00+00', '2026-01-01 00:00+00', 1, 1, 4, customer_id, wallet, 'old ' || n, 1, 0
+    from generate_series(1, 20000) n
+    join credits_data.wallets on customer_id = 'whale';
+    update credits_data.wallets set balance = balance + 5000, last_seq = last_seq + 20000 where customer_id = 'whale';";
+
+#[test]
+fn hot_statements_use_their_index_whatever_the_tables_look_like() {
+    let cluster = Cluster::start("plans", &[("autovacuum", "off")]);
+    let database = "plans";
+    let mut owner = cluster.new_database(database);
+    owner.set_clock("2026-01-01 00:00+00");
+    let mut kept = Explained::connect(&cluster, database);
+    let customers = ["solo", "pair", "whale"];
+    for customer in customers {
+        owner.exec(&format!("select credits.create_wallet('{customer}')"));
+    }
+    owner.exec("select credits.create_wallet('pair', 'promo', priority => 1)");
+    let mut found = offences(&mut kept, "empty", &customers, "1");
+    owner.exec(SKEW);
+    found.extend(offences(&mut kept, "never analysed, plans kept", &customers, "2"));
+    found.extend(offences(&mut Explained::connect(&cluster, database), "never analysed", &customers, "3"));
+    owner.exec("analyze");
+    found.extend(offences(&mut kept, "skewed, plans kept", &customers, "4"));
+    found.extend(offences(&mut Explained::connect(&cluster, database), "skewed", &customers, "5"));
+    assert!(found.is_empty(), "{} plans:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn a_plain_deduction_is_two_statements_by_three_indexes() {
+    let mut session = new_books("a_plain_deduction_is_two_statements");
+    session.exec("select credits.grant_credits('acme', 10)");
+    let mut explained = Explained::connect(shared_cluster(), "a_plain_deduction_is_two_statements");
+    let plans = explained.plans_of("deduct_usage('acme', 1, 'plain')");
+    assert_eq!(plans.len(), 2, "{}", plans.join("\n"));
+    assert!(plans[0].contains("Index Scan using wallets_anchor on wallets"), "{}", plans[0]);
+    assert!(plans[1].contains("using grants_live on grants"), "{}", plans[1]);
+    assert!(plans[1].contains("using entries_transaction on entries"), "{}", plans[1]);
+}
+
+#[test]
+fn no_call_waits_for_a_just_in_time_compiler() {
+    let mut session = new_books("no_call_waits_for_a_compiler");
+    session.exec("select credits.grant_credits('acme', 10, expires_at => '2026-01-02 00:00+00')");
+    let mut explained = Explained::connect(shared_cluster(), "no_call_waits_for_a_compiler");
+    let reads = "statement('acme', 'default', '2025-01-01 00:00+00', '2026-02-01 00:00+00')";
+    for call in ["verify_ledger()", "verify_ledger('acme')", reads, "expire_grants()", "run_maintenance()"] {
+        let plans = explained.plans_of(call);
+        let compiled: Vec<&String> = plans.iter().filter(|plan| plan.contains("\nJIT:")).collect();
+        assert!(compiled.is_empty(), "{call}: {} of {} statements, such as\n{}", compiled.len(), plans.len(), compiled[0]);
+    }
+}
