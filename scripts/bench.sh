@@ -59,6 +59,11 @@ sql -d long -v history="$history" -v customers="$customers" -f benches/history.s
 say "Filling database plain: a customer with 100,000 live grants and one with 3"
 sql -d plain -f benches/grants.sql >/dev/null
 
+say "Warming up: every customer's first deduction"
+for database in plain long; do
+    sql -d "$database" -v customers="$customers" -f benches/warm.sql >/dev/null
+done
+
 say "Bytes: $((customers * 5)) deductions, each of a new key"
 sizes="select pg_total_relation_size('credits_data.entries'), pg_total_relation_size('credits_data.wallets')
     + pg_total_relation_size('credits_data.grants'), pg_current_wal_insert_lsn() - '0/0'"

@@ -33,6 +33,8 @@ create table credits_data.wallets (
     scheduled credits_data.amount not null default 0,
     debt credits_data.amount not null default 0,
     overage credits_data.amount not null default 0,
+    head_grant_id uuid,
+    head_remaining credits_data.amount,
     name text,
     expires_after interval,
     overage_limit credits_data.amount,
@@ -60,6 +62,8 @@ comment on column credits_data.wallets.last_seq is 'Number of its last entry.';
 comment on column credits_data.wallets.status is 'active, frozen (time goes on, nothing is spent) or closed (for good).';
 comment on column credits_data.wallets.unit is 'What one credit of this wallet is.';
 comment on column credits_data.wallets.priority is 'Lower is spent first.';
+comment on column credits_data.wallets.head_grant_id is 'The grant that pays next, while it rides on this row: its remaining stands in head_remaining, not in its own row.';
+comment on column credits_data.wallets.head_remaining is 'Credits left in the grant head_grant_id.';
 comment on column credits_data.wallets.name is 'For people.';
 comment on column credits_data.wallets.expires_after is 'Life of a grant that gives no expiry itself, counted from its effective_at.';
 comment on column credits_data.wallets.overage_policy is 'What happens to usage beyond the grants: block, invoice or overdraft.';
@@ -112,7 +116,7 @@ comment on column credits_data.grants.due_at is 'The next instant at which settl
 comment on column credits_data.grants.unlimited is 'It pays any usage: applies_to is null.';
 comment on column credits_data.grants.status is 'As last settled: scheduled, active, exhausted, expired or voided.';
 comment on column credits_data.grants.amount is 'Credits given.';
-comment on column credits_data.grants.remaining is 'Credits left, as last settled: the sum of its entries.';
+comment on column credits_data.grants.remaining is 'Credits left, as last settled: the sum of its entries. Of a grant that rides on its wallet''s row (wallets.head_grant_id) it stands there.';
 comment on column credits_data.grants.expired is 'Net credits that expired.';
 comment on column credits_data.grants.unit_price is 'Price paid for one credit.';
 comment on column credits_data.grants.currency is 'ISO 4217 code of that price.';

@@ -32,7 +32,8 @@ join credits_data.wallets a
    and a.is_anchor
 cross join lateral (
     select
-        coalesce(sum(g.remaining) filter (where g.status = 'active'), 0) as expired,
+        coalesce(sum(case when g.grant_id = w.head_grant_id then w.head_remaining else g.remaining end)
+            filter (where g.status = 'active'), 0) as expired,
         coalesce(sum(g.remaining) filter (where g.status = 'scheduled' and g.expires_at > credits.clock()), 0) as activated,
         coalesce(sum(g.remaining) filter (where g.status = 'scheduled'), 0) as unscheduled
     from credits_data.grants g
@@ -51,7 +52,11 @@ select
     g.grant_type::text as grant_type,
     s.status,
     trim_scale(g.amount) as amount,
-    case when s.status in ('scheduled', 'active') then trim_scale(g.remaining) else 0 end as remaining,
+    case
+        when s.status not in ('scheduled', 'active') then 0
+        when g.grant_id = w.head_grant_id then trim_scale(w.head_remaining)
+        else trim_scale(g.remaining)
+    end as remaining,
     g.priority,
     g.effective_at,
     nullif(g.expires_at, 'infinity') as expires_at,
@@ -60,6 +65,9 @@ select
     g.applies_to,
     g.metadata
 from credits_data.grants g
+join credits_data.wallets w
+    on w.customer_id = g.customer_id
+   and w.wallet = g.wallet
 cross join lateral (
     select case
         when g.status in ('scheduled', 'active') and g.expires_at <= credits.clock() then 'expired'

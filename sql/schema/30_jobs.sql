@@ -9,6 +9,20 @@ declare
     name constant text := 'pg_credits maintenance of ' || current_database();
     work constant text := 'select * from credits.run_maintenance()';
 begin
+    if action is null then
+        raise exception using
+            errcode = 'null_value_not_allowed',
+            message = 'action must not be null',
+            detail = 'code=null_argument',
+            hint = 'Call credits.schedule_jobs or credits.unschedule_jobs, which pass it.';
+    end if;
+    if action not in ('schedule', 'unschedule') then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('invalid action: "%s" is not known', left(action, 60)),
+            detail = 'code=invalid_argument',
+            hint = 'It is one of: schedule, unschedule. Call credits.schedule_jobs or credits.unschedule_jobs, which pass it.';
+    end if;
     if wanted_schedule is null then
         raise exception using
             errcode = 'null_value_not_allowed',

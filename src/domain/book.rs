@@ -323,6 +323,14 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// The first grant of a wallet that can be spent, if that is known without reading.
+    pub fn first_live_read(&self, wallet: usize) -> Option<&Grant> {
+        let shelf = &self.shelves[wallet];
+        let (order, id) = shelf.live.first_key_value()?;
+        let is_known = shelf.read_all || shelf.read_until.is_some_and(|read_until| *order <= read_until);
+        is_known.then(|| self.grant(*id))
+    }
+
     fn read_live_page(&mut self, wallet: usize) {
         let shelf = &self.shelves[wallet];
         // Most calls are paid by the first grant, few by hundreds.

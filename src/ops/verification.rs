@@ -1,7 +1,5 @@
 //! `verify_ledger`: every customer's ledger replayed, one after the other.
 
-use std::cell::OnceCell;
-
 use super::{connected, no_wallet};
 use crate::domain::names::CustomerId;
 use crate::domain::verify::{Replay, Violation};
@@ -38,12 +36,8 @@ pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
 }
 
 fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
-    let wallets = wallets::load(Access::Read, customer_id);
-    let reader = Grants {
-        customer_id,
-        access: Access::Read,
-        wallets: OnceCell::from(wallets.iter().map(|wallet| wallet.code.clone()).collect::<Vec<_>>()),
-    };
+    let (reader, wallets) = Grants::of(customer_id, Access::Read, wallets::load(Access::Read, customer_id));
+    reader.set_order(&wallets);
     let grants = reader.all();
     let mut violations = stored::broken(customer_id);
     for (index, wallet) in wallets.iter().enumerate() {

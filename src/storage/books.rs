@@ -1,21 +1,19 @@
 //! A customer's book: loading it, reading for it, storing what a call changed.
 
-use std::cell::OnceCell;
-
 use uuid::Uuid;
 
 use super::grants::{self, Grants};
 use super::ids::RandomIds;
 use super::ledger;
 use super::statement::Access;
-use super::wallets::{self, CustomerTime};
+use super::wallets::{self, CustomerTime, Head};
 use crate::domain::amount::Amount;
 use crate::domain::book::{Book, Reader, Recorded, Repayment};
 use crate::domain::grant::{Grant, SpendingOrder};
 use crate::domain::names::{CustomerId, TransactionId, WalletCode};
 use crate::domain::settle;
 use crate::domain::time::Timestamp;
-use crate::domain::wallet::Wallet;
+use crate::domain::wallet::{Wallet, WalletStatus};
 use crate::error::Result;
 
 impl Reader for Grants<'_> {
@@ -59,10 +57,9 @@ pub fn with_settled<T>(
     time: CustomerTime,
     work: impl FnOnce(&mut Book<'_>, &[Wallet]) -> Result<T>,
 ) -> Result<T> {
-    let reader = Grants { customer_id, access, wallets: OnceCell::new() };
-    let mut book = Book::new(customer_id.clone(), time.now, wallets::load(access, customer_id), &reader, &RandomIds);
-    let codes = book.wallets.iter().map(|wallet| wallet.code.clone()).collect();
-    assert!(reader.wallets.set(codes).is_ok(), "a book is loaded once");
+    let (reader, wallets) = Grants::of(customer_id, access, wallets::load(access, customer_id));
+    let mut book = Book::new(customer_id.clone(), time.now, wallets, &reader, &RandomIds);
+    reader.set_order(&book.wallets);
     let before = book.wallets.clone();
     if time.next_due_at <= time.now {
         settle::settle(&mut book)?;
@@ -86,6 +83,16 @@ impl Changes<'_, '_> {
             self.time.next_due_at.min(self.book.earliest_due())
         }
     }
+
+    /// The grant that may ride on its wallet's row from now on, for the plain deductions to come: that of the customer's only wallet
+    /// which is first in order and pays for any usage. Not looked up: without a deduction nobody has asked for it.
+    fn head(&self) -> Option<Head> {
+        let [wallet] = self.book.wallets.as_slice() else {
+            return None;
+        };
+        let first = self.book.first_live_read(0).filter(|grant| grant.terms.applies_to.is_none())?;
+        (wallet.status == WalletStatus::Active).then_some(Head { grant: first.id, remaining: first.remaining })
+    }
 }
 
 /// Writes what changed, each row once.
@@ -95,8 +102,9 @@ pub fn store(changes: &Changes<'_, '_>) {
     let books = [book];
     grants::store(&books);
     ledger::append(&books);
-    let changed = book.wallets.iter().zip(changes.before).filter(|(after, before)| after != before);
-    let changed: Vec<_> = changed.map(|(wallet, _)| (&book.customer_id, wallet)).collect();
+    let head = changes.head();
+    let changed = book.wallets.iter().zip(changes.before).filter(|(after, before)| after != before || head.is_some());
+    let changed: Vec<_> = changed.map(|(wallet, _)| (&book.customer_id, wallet, head)).collect();
     wallets::store(&changed);
     if !book.entries.is_empty() || next_due_at != changes.time.next_due_at {
         let recorded_at = if book.entries.is_empty() { Timestamp::from_postgres(i64::MIN) } else { book.now };

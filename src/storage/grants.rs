@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::codec::{Codec, array, text};
 use super::statement::{Access, Parameter, Row, Statement, statements};
-use super::wallets::stored_code;
+use super::wallets::{Head, StoredWallet, stored_code};
 use crate::domain::book::Book;
 use crate::domain::grant::{Grant, GrantStatus, GrantTerms, GrantType, SpendingOrder};
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
+use crate::domain::wallet::Wallet;
 
 /// The columns of a grant. The two casts are renamed: `order by` prefers the name of an output column to that of the table's, and
 /// the text of a type sorts otherwise than the type.
@@ -111,10 +112,25 @@ pub struct Grants<'a> {
     pub customer_id: &'a CustomerId,
     pub access: Access,
     /// The wallets in the book's order, to translate codes into indexes.
-    pub wallets: OnceCell<Vec<WalletCode>>,
+    wallets: OnceCell<Vec<WalletCode>>,
+    /// The grants that ride on their wallets' rows; none under the lock.
+    heads: Vec<Head>,
 }
 
-impl Grants<'_> {
+impl<'a> Grants<'a> {
+    /// The grants of a customer with the wallets loaded, which are returned.
+    pub fn of(customer_id: &'a CustomerId, access: Access, stored: Vec<StoredWallet>) -> (Self, Vec<Wallet>) {
+        let heads = stored.iter().filter_map(|stored| stored.head).collect();
+        let wallets = stored.into_iter().map(|stored| stored.wallet).collect();
+        (Self { customer_id, access, wallets: OnceCell::new(), heads }, wallets)
+    }
+
+    /// Says in which order the wallets stand.
+    pub fn set_order(&self, wallets: &[Wallet]) {
+        let codes = wallets.iter().map(|wallet| wallet.code.clone()).collect();
+        assert!(self.wallets.set(codes).is_ok(), "the order of wallets is set once");
+    }
+
     fn read(&self, statement: &'static std::thread::LocalKey<Statement>, parameters: &[Parameter]) -> Vec<Grant> {
         let rows = statement.with(|statement| statement.run(self.access, parameters));
         rows.iter().map(|row| self.grant(row)).collect()
@@ -130,7 +146,7 @@ impl Grants<'_> {
     }
 
     fn grant(&self, mut row: Row) -> Grant {
-        Grant {
+        let mut grant = Grant {
             id: row.take(),
             wallet: self.wallet_index(&row.take::<String>()),
             created_seq: row.take(),
@@ -148,7 +164,11 @@ impl Grants<'_> {
                 applies_to: row.optional(),
                 metadata: row.take(),
             },
+        };
+        if let Some(head) = self.heads.iter().find(|head| head.grant == grant.id) {
+            grant.remaining = head.remaining;
         }
+        grant
     }
 
     fn customer(&self) -> Parameter {

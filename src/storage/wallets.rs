@@ -1,9 +1,11 @@
 //! Wallets: the customer's lock, reading and storing.
 
 use pgrx::pg_sys;
+use uuid::Uuid;
 
 use super::codec::{Codec, array, text};
 use super::statement::{Access, Row, statements};
+use crate::domain::amount::Amount;
 use crate::domain::book::Book;
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
@@ -48,7 +50,7 @@ statements! {
     LOAD(TEXTOID) = "
         select wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
                name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
-               late_usage_grace, metadata::text
+               late_usage_grace, metadata::text, head_grant_id, head_remaining
         from credits_data.wallets
         where customer_id = $1";
 
@@ -60,7 +62,10 @@ statements! {
           and is_anchor";
 
     /// Stores what changed of many wallets.
-    STORE(TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID, TEXTARRAYOID) = "
+    STORE(
+        TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID,
+        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID
+    ) = "
         update credits_data.wallets w
         set balance = n.balance,
             held = n.held,
@@ -68,11 +73,27 @@ statements! {
             debt = n.debt,
             overage = n.overage,
             last_seq = n.last_seq,
-            status = n.status::credits_data.wallet_status
-        from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            as n (customer_id, wallet, balance, held, scheduled, debt, overage, last_seq, status)
+            status = n.status::credits_data.wallet_status,
+            head_grant_id = n.head_grant_id,
+            head_remaining = n.head_remaining
+        from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            as n (customer_id, wallet, balance, held, scheduled, debt, overage, last_seq, status, head_grant_id, head_remaining)
         where w.customer_id = n.customer_id
           and w.wallet = n.wallet";
+
+    /// Sends the riding grant of a wallet back to its own row. Primary keys, one row each.
+    DISMOUNT(TEXTOID, TEXTOID, UUIDOID, NUMERICOID) = "
+        with dismounted as (
+            update credits_data.wallets
+            set head_grant_id = null,
+                head_remaining = null
+            where customer_id = $1
+              and wallet = $2
+        )
+        update credits_data.grants
+        set remaining = $4
+        where customer_id = $1
+          and grant_id = $3";
 
     /// Stores a customer's time on its anchor.
     STORE_TIME(TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID) = "
@@ -153,12 +174,47 @@ pub fn glance(customer_id: &CustomerId) -> Option<CustomerTime> {
     rows.first().map(|mut row| CustomerTime::read(&mut row))
 }
 
-pub fn load(access: Access, customer_id: &CustomerId) -> Vec<Wallet> {
-    let rows = LOAD.with(|statement| statement.run(access, &[Some(text(customer_id.as_str()))]));
-    rows.iter().map(wallet).collect()
+/// The grant that pays next while it rides on its wallet's row, so that a plain deduction touches one row: what is left of it
+/// stands there and not in its own row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head {
+    pub grant: Uuid,
+    pub remaining: Amount,
 }
 
-fn wallet(mut row: Row) -> Wallet {
+/// A wallet as stored.
+pub struct StoredWallet {
+    pub wallet: Wallet,
+    pub head: Option<Head>,
+}
+
+/// The wallets of a customer. Under the lock ([`Access::Write`]) no grant rides any more: all is in the grants' own rows.
+pub fn load(access: Access, customer_id: &CustomerId) -> Vec<StoredWallet> {
+    let rows = LOAD.with(|statement| statement.run(access, &[Some(text(customer_id.as_str()))]));
+    let mut wallets: Vec<StoredWallet> = rows.iter().map(stored_wallet).collect();
+    if access == Access::Write {
+        for stored in &mut wallets {
+            if let Some(head) = stored.head.take() {
+                dismount(customer_id, &stored.wallet.code, head);
+            }
+        }
+    }
+    wallets
+}
+
+fn dismount(customer_id: &CustomerId, code: &WalletCode, head: Head) {
+    let parameters =
+        [Some(text(customer_id.as_str())), Some(text(code.as_str())), Some(head.grant.encode()), Some(head.remaining.encode())];
+    DISMOUNT.with(|statement| statement.run(Access::Write, &parameters));
+}
+
+fn stored_wallet(mut row: Row) -> StoredWallet {
+    let wallet = wallet(&mut row);
+    let head = row.optional().zip(row.optional()).map(|(grant, remaining)| Head { grant, remaining });
+    StoredWallet { wallet, head }
+}
+
+fn wallet(row: &mut Row) -> Wallet {
     Wallet {
         code: WalletCode::stored(row.take()),
         unit: row.take(),
@@ -191,26 +247,28 @@ pub fn stored_code<T>(code: String, from_code: impl Fn(&str) -> Option<T>) -> T 
     }
 }
 
-/// Stores the wallets of some books that a change touched; `before` has them as they were read.
-pub fn store(changed: &[(&CustomerId, &Wallet)]) {
+/// Stores wallets that a call changed, each with the grant that rides on it from now on.
+pub fn store(changed: &[(&CustomerId, &Wallet, Option<Head>)]) {
     if changed.is_empty() {
         return;
     }
     macro_rules! column {
         ($value:expr) => {
-            Some(array(changed.iter().map(|(customer_id, wallet)| Some($value(*customer_id, *wallet)))))
+            Some(array(changed.iter().map(|(customer_id, wallet, head)| $value(*customer_id, *wallet, *head))))
         };
     }
     let parameters = [
-        column!(|customer_id: &CustomerId, _| customer_id.to_string()),
-        column!(|_, wallet: &Wallet| wallet.code.to_string()),
-        column!(|_, wallet: &Wallet| wallet.balance),
-        column!(|_, wallet: &Wallet| wallet.held),
-        column!(|_, wallet: &Wallet| wallet.scheduled),
-        column!(|_, wallet: &Wallet| wallet.debt),
-        column!(|_, wallet: &Wallet| wallet.overage),
-        column!(|_, wallet: &Wallet| wallet.last_seq),
-        column!(|_, wallet: &Wallet| wallet.status.code().to_owned()),
+        column!(|customer_id: &CustomerId, _, _| Some(customer_id.to_string())),
+        column!(|_, wallet: &Wallet, _| Some(wallet.code.to_string())),
+        column!(|_, wallet: &Wallet, _| Some(wallet.balance)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.held)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.scheduled)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.debt)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.overage)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.last_seq)),
+        column!(|_, wallet: &Wallet, _| Some(wallet.status.code().to_owned())),
+        column!(|_, _, head: Option<Head>| head.map(|head| head.grant)),
+        column!(|_, _, head: Option<Head>| head.map(|head| head.remaining)),
     ];
     STORE.with(|statement| statement.run(Access::Write, &parameters));
 }

@@ -60,7 +60,8 @@ const CALLS: &[(&str, &str)] = &[
 ];
 
 fn functions_up_to(level: &str) -> Vec<String> {
-    let levels = FUNCTIONS.iter().take_while(|(name, _)| *name != level).chain(FUNCTIONS.iter().filter(|(name, _)| *name == level));
+    let levels =
+        FUNCTIONS.iter().take_while(|(name, _)| *name != level).chain(FUNCTIONS.iter().filter(|(name, _)| *name == level));
     let mut functions: Vec<String> = if level == "none" {
         Vec::new()
     } else {
@@ -207,7 +208,9 @@ fn nobody_but_the_owner_touches_a_table() {
             format!("do 'begin lock table {table}; end'"),
             format!("drop table {table}"),
             format!("alter table {table} add column mine int"),
-            format!("create trigger mine before insert on {table} execute function pg_catalog.suppress_redundant_updates_trigger()"),
+            format!(
+                "create trigger mine before insert on {table} execute function pg_catalog.suppress_redundant_updates_trigger()"
+            ),
         ] {
             let error = session.error(&statement);
             assert_eq!(error.sqlstate, "42501", "{statement}: {error}");
@@ -262,7 +265,10 @@ fn access_is_given_to_existing_roles_only_however_they_are_called() {
     let odd = "it's a \"role\"; -- %I";
     session.exec("create role \"it's a \"\"role\"\"; -- %I\" login");
     session.rows_text("select credits.grant_access($1, 'writer')", &[odd]);
-    assert_eq!(session.rows_text("select has_function_privilege($1, 'credits.clock()', 'execute')", &[odd])[0][0].as_deref(), Some("t"));
+    assert_eq!(
+        session.rows_text("select has_function_privilege($1, 'credits.clock()', 'execute')", &[odd])[0][0].as_deref(),
+        Some("t")
+    );
     session.rows_text("select credits.revoke_access($1)", &[odd]);
     session.exec("drop role \"it's a \"\"role\"\"; -- %I\"");
 }
@@ -304,7 +310,9 @@ const SHADOWS: &str = "
 fn a_callers_search_path_changes_nothing() {
     let rule = "a_callers_search_path_changes_nothing";
     let mut owner = books_with(rule, "mallory", "writer");
-    owner.exec("create schema trap authorization mallory; grant temporary on database a_callers_search_path_changes_nothing to mallory");
+    owner.exec(
+        "create schema trap authorization mallory; grant temporary on database a_callers_search_path_changes_nothing to mallory",
+    );
     owner.exec("grant set on parameter credits.test_clock to mallory");
     shared_cluster().session_as(rule, "mallory").exec(TRAPS);
     let mut session = shared_cluster().session_as(rule, "mallory");
@@ -390,7 +398,9 @@ fn an_ordinary_role_cannot_set_the_test_clock() {
     let mut owner = books_with(rule, "timeless", "admin");
     let mut session = shared_cluster().session_as(rule, "timeless");
     assert!(is_real_time(&mut session), "and the library is loaded");
-    for statement in [SET, "set local credits.test_clock = ''", "select set_config('credits.test_clock', '2030-01-01 00:00+00', false)"] {
+    for statement in
+        [SET, "set local credits.test_clock = ''", "select set_config('credits.test_clock', '2030-01-01 00:00+00', false)"]
+    {
         let error = session.error(statement);
         assert_eq!(error.sqlstate, "42501", "{statement}: {error}");
     }

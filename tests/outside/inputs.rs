@@ -125,7 +125,13 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "refund_usage",
-        &[("customer_id", "'acme'"), ("transaction_id", "'used'"), ("amount", "5"), ("reason", "'why'"), ("idempotency_key", "'k'")],
+        &[
+            ("customer_id", "'acme'"),
+            ("transaction_id", "'used'"),
+            ("amount", "5"),
+            ("reason", "'why'"),
+            ("idempotency_key", "'k'"),
+        ],
     ),
     ("expire_grants", &[("batch_size", "10")]),
     ("run_maintenance", &[("batch_size", "10")]),
@@ -447,7 +453,8 @@ fn infinity_is_accepted_for_an_expiry_only() {
 #[test]
 fn ids_codes_keys_and_names_have_1_to_255_bytes() {
     let (mut session, grant_id) = new_inputs("names_have_1_to_255_bytes");
-    let names = ["customer_id", "wallet", "name", "unit", "event_name", "idempotency_key", "from_wallet", "to_wallet", "transaction_id"];
+    let names =
+        ["customer_id", "wallet", "name", "unit", "event_name", "idempotency_key", "from_wallet", "to_wallet", "transaction_id"];
     for (function, arguments) in functions(&mut session) {
         for (position, argument) in arguments.iter().enumerate() {
             if !names.contains(&argument.name.as_str()) {
@@ -476,7 +483,8 @@ fn metadata_is_kept_as_given_whatever_numbers_and_depth_it_has() {
     for (number, document) in [deep, digits, huge].iter().enumerate() {
         session.exec(&format!("select * from credits.deduct_usage('acme', 1, 'm{number}', metadata => '{document}')"));
         session.exec(&format!("select * from credits.deduct_usage('acme', 0, 'z{number}', metadata => '{document}')"));
-        session.exec(&format!("select credits.grant_credits('acme', 1, metadata => '{document}', idempotency_key => 'g{number}')"));
+        session
+            .exec(&format!("select credits.grant_credits('acme', 1, metadata => '{document}', idempotency_key => 'g{number}')"));
         session.exec(&format!("select credits.update_wallet('acme', 'promo', metadata => '{document}')"));
         let keys = format!("'m{number}', 'z{number}'");
         for source in ["credits.ledger", "credits.statement('acme', 'default', '2025-01-01 00:00+00', '2027-01-01 00:00+00')"] {
