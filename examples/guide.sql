@@ -11,6 +11,7 @@
 \pset footer off
 \pset null '-'
 set timezone = 'UTC';
+set datestyle = 'ISO, YMD';
 set client_min_messages = warning;
 set credits.test_clock = '2026-01-05 09:00';
 \set ECHO queries
@@ -161,7 +162,8 @@ select wallet, balance, scheduled, next_expiry_at, next_expiry_credits from cred
 \echo
 select g.grant_type, p.credits, g.expires_at
 from credits.preview_deduction('acme', 6000) as p
-join credits.grants as g on g.customer_id = 'acme' and g.grant_id = p.grant_id;
+join credits.grants as g on g.customer_id = 'acme' and g.grant_id = p.grant_id
+order by g.expires_at;
 
 \echo 'Maintenance writes what fell due into the ledger, dated at the instant it was due. pg_cron runs'
 \echo 'it every minute after  select * from credits.schedule_jobs();  and so does any call on the customer.'
@@ -194,7 +196,8 @@ where event_name is distinct from 'job.minute';
 \echo 'The balance of any instant, from the same ledger:'
 \echo
 select at::date as day, credits.balance_at('acme', 'promo', at) as promo, credits.balance_at('acme', 'default', at) as paid
-from unnest(array['2026-01-05', '2026-01-06', '2026-02-01', '2026-03-01', '2026-04-06']::timestamptz[]) as at;
+from unnest(array['2026-01-05', '2026-01-06', '2026-02-01', '2026-03-01', '2026-04-06']::timestamptz[]) as at
+order by at;
 
 \echo 'The ledger is double entry: what one account loses another gets, and all balances sum to zero.'
 \echo

@@ -26,13 +26,3 @@ extension_sql_file!("../sql/schema/90_functions.sql", name = "functions", finali
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
 }
-
-/// The harness of `#[pg_test]`.
-#[cfg(test)]
-pub mod pg_test {
-    pub fn setup(_options: Vec<&str>) {}
-
-    pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec![]
-    }
-}

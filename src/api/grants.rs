@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::ops;
 
 #[pg_extern]
-#[allow(clippy::too_many_arguments)]
 fn grant_credits(
     customer_id: Option<&str>,
     amount: Option<NumericArgument>,

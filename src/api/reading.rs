@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::ops;
 
 #[pg_extern(stable)]
-#[allow(clippy::type_complexity)]
 fn balance(
     customer_id: Option<&str>,
     wallet: default!(Option<&str>, "NULL"),
@@ -60,7 +59,6 @@ fn balance_at(customer_id: Option<&str>, wallet: Option<&str>, at: Option<TimeAr
 }
 
 #[pg_extern(stable)]
-#[allow(clippy::type_complexity)]
 fn statement(
     customer_id: Option<&str>,
     wallet: Option<&str>,
@@ -116,7 +114,6 @@ fn statement(
 }
 
 #[pg_extern(stable)]
-#[allow(clippy::type_complexity)]
 fn verify_ledger(
     customer_id: default!(Option<&str>, "NULL"),
 ) -> Result<

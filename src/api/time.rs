@@ -17,7 +17,6 @@ fn clock() -> Result<Timestamp, ErrorReport> {
 }
 
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn expire_grants(
     batch_size: default!(Option<i32>, "1000"),
 ) -> Result<
@@ -33,7 +32,6 @@ fn expire_grants(
 }
 
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn run_maintenance(
     batch_size: default!(Option<i32>, "1000"),
 ) -> Result<
@@ -50,7 +48,6 @@ fn run_maintenance(
 }
 
 #[pg_extern(immutable, parallel_safe)]
-#[allow(clippy::type_complexity)]
 fn chart_of_accounts()
 -> TableIterator<'static, (name!(kind_id, i16), name!(kind, String), name!(debit_account, String), name!(credit_account, String))>
 {

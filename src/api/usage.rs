@@ -16,7 +16,6 @@ fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
 }
 
 #[pg_extern]
-#[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn deduct_usage(
     customer_id: Option<&str>,
     amount: Option<NumericArgument>,
@@ -65,7 +64,6 @@ fn deduct_usage(
 }
 
 #[pg_extern(stable)]
-#[allow(clippy::type_complexity)]
 fn preview_deduction(
     customer_id: Option<&str>,
     amount: Option<NumericArgument>,
@@ -83,7 +81,6 @@ fn preview_deduction(
 }
 
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn refund_usage(
     customer_id: Option<&str>,
     transaction_id: Option<&str>,

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::ops;
 
 #[pg_extern]
-#[allow(clippy::too_many_arguments)]
 fn create_wallet(
     customer_id: Option<&str>,
     wallet: default!(Option<&str>, "'default'"),
@@ -53,7 +52,6 @@ fn policy(code: Option<&str>) -> Result<OveragePolicy> {
 }
 
 #[pg_extern]
-#[allow(clippy::too_many_arguments)]
 fn update_wallet(
     customer_id: Option<&str>,
     wallet: Option<&str>,
@@ -135,7 +133,6 @@ fn set_wallet_status(customer_id: Option<&str>, wallet: Option<&str>, status: Op
 }
 
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn transfer_credits(
     customer_id: Option<&str>,
     amount: Option<NumericArgument>,
@@ -178,7 +175,6 @@ fn transfer_credits(
 }
 
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn adjust_credits(
     customer_id: Option<&str>,
     amount: Option<NumericArgument>,

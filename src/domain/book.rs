@@ -4,7 +4,7 @@
 //! end. Invariants kept here: a wallet's totals and a grant's remaining are the sums of the entries posted, `seq` has no gap, and
 //! nothing becomes negative.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
 
 use uuid::Uuid;
@@ -350,10 +350,10 @@ impl<'a> Book<'a> {
     /// Takes a stored grant into the book, unless it is there already and may have changed.
     fn keep(&mut self, grant: Grant) -> Uuid {
         let id = grant.id;
-        if !self.grants.contains_key(&id) {
+        if let btree_map::Entry::Vacant(place) = self.grants.entry(id) {
             let stored = Some((grant.status, grant.remaining, grant.expired));
             let status = grant.status;
-            self.grants.insert(id, Copy { grant, stored });
+            place.insert(Copy { grant, stored });
             self.set_status(id, status);
         }
         id

@@ -211,7 +211,7 @@ impl Codec for Amount {
         let mut fraction = self.units().unsigned_abs() % 10_u128.pow(Amount::SCALE);
         if fraction > 0 {
             display_scale = Amount::SCALE as i16;
-            while fraction % 10 == 0 {
+            while fraction.is_multiple_of(10) {
                 fraction /= 10;
                 display_scale -= 1;
             }

@@ -32,7 +32,8 @@ struct Plan {
 }
 
 /// A kept plan outlives the statistics it was made with, so it must not depend on them: every statement here reads by index, and
-/// says so to the planner; where it cannot, the penalty must not look like a reason to compile the plan (jit). Set while a plan is made only, since setting them for every call costs 5 % of a deduction.
+/// says so to the planner; where it cannot, the penalty must not look like a reason to compile the plan (jit). Set while a plan is
+/// made only, since setting them for every call cost 5 % of a deduction.
 const PLANNING: [&CStr; 4] = [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"jit"];
 
 /// Declares statements of a storage module, each with the types of its parameters.

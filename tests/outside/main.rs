@@ -16,6 +16,7 @@ mod inputs;
 mod late_usage;
 mod overage;
 mod refunds;
+mod riding;
 mod sessions;
 mod standby;
 mod time;

@@ -178,11 +178,13 @@ impl Model {
     fn give_back_to_block(&mut self, index: usize, credits: Credits) {
         let now = self.now;
         let block = &mut self.blocks[index];
-        if block.state == State::Voided || self.accounts[block.wallet].status == Status::Closed {
-            block.state = State::Voided;
+        if block.state == State::Voided {
+            // It has ended, and so has what comes back.
         } else if block.state == State::Expired || block.expires <= now {
             block.state = State::Expired;
             block.expired += credits;
+        } else if self.accounts[block.wallet].status == Status::Closed {
+            block.state = State::Voided;
         } else {
             block.left += credits;
         }
