@@ -22,7 +22,17 @@ extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["vie
 extension_sql_file!("../sql/schema/40_access.sql", name = "access", requires = ["jobs"]);
 extension_sql_file!("../sql/schema/90_functions.sql", name = "functions", finalize);
 
+/// pgrx puts a backtrace into the DETAIL of PostgreSQL's own errors if the server's environment asks Rust for one; a caller who
+/// retries on 40001 has no use for it. `RUST_LIB_BACKTRACE=1` still turns it on.
+fn errors_without_backtraces() {
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        // SAFETY: a server process has one thread when it loads a library.
+        unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    }
+}
+
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    errors_without_backtraces();
     settings::define();
 }

@@ -15,11 +15,11 @@ begin
 end
 $$;
 
+-- Closed sets and ranges are types, not check constraints: PostgreSQL parses every check of a table anew in every statement that
+-- writes it, which cost a deduction half of its time; a type is checked only where a column is assigned, from a cache.
 create type credits_data.grant_type as enum ('promotional', 'committed', 'prepaid');
 comment on type credits_data.grant_type is 'Why credits were given; the order is the order of spending on a tie.';
 
--- Closed sets and ranges are types, not check constraints: PostgreSQL parses every check of a table anew in every statement that
--- writes it, which cost a deduction half of its time; a type is checked only where a column is assigned, from a cache.
 create type credits_data.grant_status as enum ('scheduled', 'active', 'exhausted', 'expired', 'voided');
 comment on type credits_data.grant_status is 'State of a grant, as last settled.';
 
@@ -29,8 +29,10 @@ comment on type credits_data.wallet_status is 'Whether a wallet can be used.';
 create type credits_data.overage_policy as enum ('block', 'invoice', 'overdraft');
 comment on type credits_data.overage_policy is 'What happens to usage that the grants do not cover.';
 
-create domain credits_data.amount as numeric check (value >= 0 and value < 1e16);
+create domain credits_data.amount as numeric check (value >= 0 and value < 1e16 and scale(value) <= 12);
 comment on domain credits_data.amount is 'Credits or a price: never negative, below 10^16, exact to 12 decimals.';
 
 create domain credits_data.name as text collate "C" check (octet_length(value) between 1 and 255);
 comment on domain credits_data.name is 'An id, code or name: 1 to 255 bytes, compared byte by byte.';
+comment on constraint amount_check on domain credits_data.amount is 'From zero to below 10^16, at most 12 decimals.';
+comment on constraint name_check on domain credits_data.name is '1 to 255 bytes.';

@@ -173,6 +173,27 @@ comment on column credits_data.entries.refers_to is 'Of a refund: the transactio
 comment on column credits_data.entries.reverses_seq is 'Of a refund: the entry of the same wallet that it takes back.';
 comment on column credits_data.entries.metadata is 'The caller''s own references, and the reason of a correction.';
 
+comment on index credits_data.chart_of_accounts_pkey is 'One row a kind.';
+comment on index credits_data.chart_of_accounts_kind_key is 'Names of kinds are unique.';
+comment on index credits_data.wallets_pkey is 'A customer has one wallet of a code; all of a customer stand together.';
+comment on index credits_data.wallets_anchor is 'A customer has one anchor, found by the customer alone: the lock.';
+comment on index credits_data.wallets_due is 'Customers with something due, the longest overdue first, for maintenance.';
+comment on index credits_data.grants_pkey is 'A grant of a customer by its id.';
+comment on index credits_data.grants_live is 'The grants that can be spent, in the order of spending.';
+comment on index credits_data.grants_due is 'What settling has to do next for a customer.';
+comment on index credits_data.grants_expired is 'Expired grants of a wallet, for late usage under its grace.';
+comment on index credits_data.entries_pkey is 'Entries of a wallet by number, without a gap.';
+comment on index credits_data.entries_transaction is 'A transaction id stands for one transaction of a customer: the idempotency key.';
+comment on index credits_data.entries_refers_to is 'The refunds of a transaction.';
+comment on index credits_data.entries_reverses is 'What took an entry back.';
+comment on index credits_data.entries_repaid is 'Repayments of a wallets debt (kind 22), for refunds of overdraft.';
+comment on constraint chart_of_accounts_pkey on credits_data.chart_of_accounts is 'One row a kind.';
+comment on constraint chart_of_accounts_kind_key on credits_data.chart_of_accounts is 'Names of kinds are unique.';
+comment on constraint wallets_pkey on credits_data.wallets is 'A customer has one wallet of a code; all of a customer stand together.';
+comment on constraint grants_pkey on credits_data.grants is 'A grant of a customer by its id.';
+comment on constraint entries_pkey on credits_data.entries is 'Entries of a wallet by number, without a gap.';
+comment on constraint entries_transaction on credits_data.entries is 'A transaction id stands for one transaction of a customer: the idempotency key.';
+
 create function credits_data.refuse_change() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -35,9 +35,11 @@ begin
             errcode = 'object_not_in_prerequisite_state',
             message = format('pg_cron is not installed in database "%s"', current_database()),
             detail = 'code=wrong_state',
-            hint = 'In the database that has pg_cron (show cron.database_name), run: ' || case action
-                when 'schedule' then format('select cron.schedule_in_database(%L, %L, %L, %L);', name, wanted_schedule, work, current_database())
-                else format('select cron.unschedule(%L); which removes what cron.schedule_in_database has scheduled.', name)
+            hint = case action
+                when 'schedule' then 'In the database that has pg_cron (show cron.database_name), run: '
+                    || format('select cron.schedule_in_database(%L, %L, %L, %L);', name, wanted_schedule, work, current_database())
+                else 'What cron.schedule_in_database has scheduled is removed in the database that has pg_cron by: '
+                    || format('select cron.unschedule(%L);', name)
             end;
     end if;
     if action = 'schedule' then

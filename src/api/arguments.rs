@@ -277,6 +277,9 @@ pub fn reason(value: Option<&str>) -> Result<Option<String>> {
     let Some(reason) = value else {
         return Ok(None);
     };
+    if reason.is_empty() {
+        return Err(Error::invalid("reason", "it is empty", "Say why, or pass null where the reason is optional."));
+    }
     if reason.len() > REASON_BYTES_MAX {
         return Err(Error::invalid(
             "reason",

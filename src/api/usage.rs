@@ -12,7 +12,13 @@ use crate::error::Result;
 use crate::ops;
 
 fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
-    Ok(Scope { wallet: optional("wallet", wallet, argument::wallet_code)?, unit: argument::name("unit", unit)? })
+    let wallet = optional("wallet", wallet, argument::wallet_code)?;
+    // With a wallet named the unit is ignored: it may be null then.
+    let unit = match (&wallet, unit) {
+        (Some(_), None) => String::new(),
+        _ => argument::name("unit", unit)?,
+    };
+    Ok(Scope { wallet, unit })
 }
 
 #[pg_extern]

@@ -46,6 +46,11 @@ impl Amount {
         self.0 > 0
     }
 
+    /// This amount with the sign of an effect: 1, -1 or 0.
+    pub const fn signed(self, sign: i8) -> Self {
+        Self(self.0 * sign as i128)
+    }
+
     /// This amount, if its absolute value is below 10^16; `what` names it in the error (22003).
     pub fn in_range(self, what: &str) -> Result<Self> {
         if self.0.abs() < Self::LIMIT_UNITS {

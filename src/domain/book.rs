@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::amount::Amount;
 use super::chart::Kind;
+use super::entry::{Entry, Line, Movement, Recorded, Repayment, Transaction};
 use super::grant::{Grant, GrantStatus, GrantTerms, SpendingOrder};
-use super::names::{CustomerId, EventName, TransactionId, WalletCode};
+use super::names::{CustomerId, TransactionId, WalletCode};
 use super::request::Fingerprint;
 use super::time::Timestamp;
 use super::wallet::Wallet;
@@ -37,101 +38,9 @@ pub trait Reader {
     fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment>;
 }
 
-/// A transaction as it stands in the ledger: enough to repeat its answer, or to refund it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
-    pub id: TransactionId,
-    pub fingerprint: Fingerprint,
-    pub requested: Option<Amount>,
-    pub event_name: Option<EventName>,
-    pub lines: Vec<Line>,
-}
-
-/// One entry of a recorded transaction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Line {
-    pub wallet: usize,
-    pub seq: i64,
-    pub kind: Kind,
-    pub credits: Amount,
-    pub grant: Option<Uuid>,
-    pub price: Option<(Amount, String)>,
-}
-
-impl Recorded {
-    pub fn sum(&self, counts: impl Fn(Kind) -> bool) -> Amount {
-        self.lines.iter().filter(|line| counts(line.kind)).map(|line| line.credits).sum()
-    }
-
-    /// The grant of the first line of one of these kinds.
-    pub fn grant(&self, counts: impl Fn(Kind) -> bool) -> Option<Uuid> {
-        self.lines.iter().find(|line| counts(line.kind)).and_then(|line| line.grant)
-    }
-}
-
-/// Credits of a grant that repaid debt, as far as no refund gave them back.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Repayment {
-    pub seq: i64,
-    pub grant: Uuid,
-    pub left: Amount,
-}
-
 /// Makes ids that are unique without coordination, ordered by time (UUIDv7).
 pub trait Ids {
     fn uuid(&self, at: Timestamp) -> Uuid;
-}
-
-/// What the entries of one transaction have in common.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transaction {
-    pub id: TransactionId,
-    pub fingerprint: Fingerprint,
-    /// Kept only where the entries do not add up to it.
-    pub requested: Option<Amount>,
-    pub event_name: Option<EventName>,
-    /// The caller's time of late usage.
-    pub usage_at: Option<Timestamp>,
-    /// JSON text.
-    pub metadata: Option<String>,
-    /// The transaction this one refunds.
-    pub refers_to: Option<TransactionId>,
-    pub lines: i32,
-}
-
-/// One row of the ledger.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    pub wallet: usize,
-    pub seq: i64,
-    /// Index into the book's transactions.
-    pub transaction: usize,
-    pub line: i32,
-    pub movement: Movement,
-    pub balance_after: Amount,
-}
-
-/// Credits from one account to another; which two, `kind` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Movement {
-    pub kind: Kind,
-    pub credits: Amount,
-    pub grant: Option<Uuid>,
-    pub occurred_at: Timestamp,
-    /// Price and currency of overage, as in force when it was charged.
-    pub price: Option<(Amount, String)>,
-    /// The entry of the same wallet that this one takes back.
-    pub reverses_seq: Option<i64>,
-}
-
-impl Movement {
-    pub fn new(kind: Kind, credits: Amount, grant: Option<Uuid>, occurred_at: Timestamp) -> Self {
-        Self { kind, credits, grant, occurred_at, price: None, reverses_seq: None }
-    }
-
-    pub fn reversing(self, seq: i64) -> Self {
-        Self { reverses_seq: Some(seq), ..self }
-    }
 }
 
 /// A grant with what is stored of it, to know whether it has to be stored again.
@@ -169,6 +78,7 @@ pub struct Answer {
     pub replayed: bool,
 }
 
+/// A customer's wallets, the grants read so far, and what this call adds to the ledger.
 pub struct Book<'a> {
     pub customer_id: CustomerId,
     /// The call's one now: everything up to it is settled.
@@ -259,9 +169,9 @@ impl<'a> Book<'a> {
                 _ => {}
             }
         }
-        let head = &mut self.transactions[transaction];
-        head.lines += 1;
-        self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: head.lines, movement, balance_after });
+        let opened = &mut self.transactions[transaction];
+        opened.lines += 1;
+        self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: opened.lines, movement, balance_after });
         Ok(())
     }
 
@@ -485,13 +395,13 @@ impl<'a> Book<'a> {
     }
 
     fn record(&self, transaction: usize) -> Recorded {
-        let head = &self.transactions[transaction];
+        let opened = &self.transactions[transaction];
         let lines = self.entries.iter().filter(|entry| entry.transaction == transaction);
         Recorded {
-            id: head.id.clone(),
-            fingerprint: head.fingerprint,
-            requested: head.requested,
-            event_name: head.event_name.clone(),
+            id: opened.id.clone(),
+            fingerprint: opened.fingerprint,
+            requested: opened.requested,
+            event_name: opened.event_name.clone(),
             lines: lines
                 .map(|entry| Line {
                     wallet: entry.wallet,
@@ -558,11 +468,7 @@ impl<'a> Book<'a> {
 }
 
 fn moved(total: Amount, sign: i8, credits: Amount) -> Amount {
-    let total = match sign {
-        0 => total,
-        1 => total + credits,
-        _ => total - credits,
-    };
+    let total = total + credits.signed(sign);
     assert!(!total.is_negative(), "a total would become {total}");
     total
 }

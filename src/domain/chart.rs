@@ -147,6 +147,11 @@ impl Kind {
         matches!(self, Self::Overage | Self::Overdraft)
     }
 
+    /// Usage, whoever pays it.
+    pub const fn is_charge(self) -> bool {
+        self.is_usage() || self.is_overage()
+    }
+
     /// Usage taken back, whoever had paid it.
     pub const fn is_refund(self) -> bool {
         matches!(self, Self::UsageRefunded | Self::OverageRefunded | Self::OverdraftRefunded)
@@ -196,6 +201,12 @@ mod tests {
         assert_eq!(owed(Kind::OverdraftRepaid), (-1, 0));
         assert_eq!(owed(Kind::Overage), (0, 1));
         assert_eq!(owed(Kind::OverageRefunded), (0, -1));
+    }
+
+    /// Statements and a partial index name these two by number.
+    #[test]
+    fn the_numbers_in_sql_are_those_of_the_chart() {
+        assert_eq!((Kind::Usage as i16, Kind::OverdraftRepaid as i16), (4, 22));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::amount::Amount;
-use super::book::{Answer, Book, Movement};
+use super::book::{Answer, Book};
 use super::chart::Kind;
+use super::entry::Movement;
 use super::fefo;
 use super::grant::{Grant, GrantStatus, GrantTerms, GrantType};
 use super::names::{TransactionId, WalletCode};
@@ -75,11 +76,11 @@ fn terms(now: Timestamp, settings: &WalletSettings, request: &GrantCredits) -> R
 
 fn check_expiry(expires_at: Timestamp, effective_at: Timestamp, now: Timestamp) -> Result<()> {
     let hint = "A grant is live from effective_at until just before expires_at, which must lie after both now and effective_at.";
-    if expires_at <= effective_at {
-        return Err(Error::invalid("expires_at", format!("{expires_at} is not after effective_at, {effective_at}"), hint));
-    }
     if expires_at <= now {
         return Err(Error::invalid("expires_at", format!("{expires_at} is already past, it is {now}"), hint));
+    }
+    if expires_at <= effective_at {
+        return Err(Error::invalid("expires_at", format!("{expires_at} is not after effective_at, {effective_at}"), hint));
     }
     Ok(())
 }
@@ -275,11 +276,14 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
     }
     refuse_unless(book, index, NOT_CLOSED, "new status")?;
     if status == WalletStatus::Closed {
-        for (open, what) in [(wallet.held, "held"), (wallet.debt, "owed")] {
+        for (open, what, hint) in [
+            (wallet.held, "held", "Capture or release its open holds first."),
+            (wallet.debt, "owed", "Repay the debt with a grant first."),
+        ] {
             if open.is_positive() {
                 return Err(Error::wrong_state(
                     format!("wallet \"{code}\" of customer \"{}\" cannot be closed: {open} credits are {what}", book.customer_id),
-                    "Capture or release open holds and repay debt with a grant first.",
+                    hint,
                 ));
             }
         }

@@ -5,6 +5,7 @@
 pub mod amount;
 pub mod book;
 pub mod chart;
+pub mod entry;
 pub mod fefo;
 pub mod grant;
 pub mod granting;

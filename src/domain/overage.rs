@@ -1,7 +1,8 @@
 //! Overage: which wallet takes the usage that grants do not cover (SPEC 9).
 
 use super::amount::Amount;
-use super::book::{Book, Movement};
+use super::book::Book;
+use super::entry::Movement;
 use super::wallet::{OverageRoom, WalletStatus};
 use crate::error::Result;
 

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::amount::Amount;
-use super::book::{Answer, Book, Line, Movement, Recorded};
+use super::book::{Answer, Book};
 use super::chart::Kind;
+use super::entry::{Line, Movement, Recorded};
 use super::grant::GrantStatus;
 use super::names::TransactionId;
 use super::request::{Fingerprint, Operation, Part};
@@ -48,7 +49,7 @@ pub fn refund(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Refund
 
 fn execute(book: &mut Book<'_>, transaction: usize, request: &RefundUsage) -> Result<()> {
     let (usage, refunded) = find_usage(book, &request.transaction_id)?;
-    let left = usage.sum(|kind| kind.is_usage() || kind.is_overage()) - refunded;
+    let left = usage.sum(Kind::is_charge) - refunded;
     let amount = request.amount.unwrap_or(left);
     if amount > left {
         return Err(Error::out_of_range(
@@ -57,12 +58,12 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &RefundUsage) -> Re
             "Refund at most what is left, or pass null for all of it.",
         ));
     }
-    let head = &mut book.transactions[transaction];
-    head.refers_to = Some(request.transaction_id.clone());
-    head.event_name = usage.event_name.clone();
-    head.metadata = request.metadata.clone();
+    let opened = &mut book.transactions[transaction];
+    opened.refers_to = Some(request.transaction_id.clone());
+    opened.event_name = usage.event_name.clone();
+    opened.metadata = request.metadata.clone();
 
-    let paid: Vec<&Line> = usage.lines.iter().filter(|line| line.kind.is_usage() || line.kind.is_overage()).collect();
+    let paid: Vec<&Line> = usage.lines.iter().filter(|line| line.kind.is_charge()).collect();
     let mut skip = refunded;
     let mut open = amount;
     for line in paid.iter().rev() {
@@ -84,13 +85,13 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &RefundUsage) -> Re
 }
 
 fn find_usage(book: &Book<'_>, id: &TransactionId) -> Result<(Recorded, Amount)> {
-    book.recorded_usage(id)
-        .filter(|(recorded, _)| recorded.lines.iter().any(|line| line.kind.is_usage() || line.kind.is_overage()))
-        .ok_or_else(|| Error::NotFound {
+    book.recorded_usage(id).filter(|(recorded, _)| recorded.lines.iter().any(|line| line.kind.is_charge())).ok_or_else(|| {
+        Error::NotFound {
             what: "usage",
             name: format!("\"{id}\" of customer \"{}\"", book.customer_id),
             hint: "Pass the transaction_id that deduct_usage returned, which is its idempotency key if it had one.".into(),
-        })
+        }
+    })
 }
 
 fn give_back(book: &mut Book<'_>, transaction: usize, line: &Line, credits: Amount) -> Result<()> {
@@ -132,7 +133,7 @@ fn give_back_overdraft(book: &mut Book<'_>, transaction: usize, line: &Line, cre
 }
 
 /// What belongs to a grant that has ended since ends with it at once, and both movements stand in the ledger.
-pub fn give_back_to_grant(
+fn give_back_to_grant(
     book: &mut Book<'_>,
     transaction: usize,
     wallet: usize,

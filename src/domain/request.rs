@@ -7,7 +7,7 @@ use super::amount::Amount;
 use super::wallet::codes;
 
 codes! {
-    /// The operations that take an idempotency key. The code goes into the fingerprint and must never change.
+    /// What a transaction was opened for; all but the last two take an idempotency key. The code goes into the fingerprint and must never change.
     Operation {
         GrantCredits = "grant_credits",
         VoidGrant = "void_grant",

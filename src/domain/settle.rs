@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::book::{Book, Movement};
+use super::book::Book;
 use super::chart::Kind;
+use super::entry::Movement;
 use super::grant::{Grant, GrantStatus};
 use super::request::{Fingerprint, Operation};
 use super::time::Timestamp;

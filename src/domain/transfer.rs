@@ -1,8 +1,9 @@
 //! Moving credits between two wallets of a customer (SPEC 3).
 
 use super::amount::Amount;
-use super::book::{Answer, Book, Movement};
+use super::book::{Answer, Book};
 use super::chart::Kind;
+use super::entry::Movement;
 use super::grant::GrantStatus;
 use super::granting::takes_of_any;
 use super::names::{TransactionId, WalletCode};

@@ -1,8 +1,9 @@
 //! Usage: taken from grants first expiring first out, beyond them by the overage policy (SPEC 4).
 
 use super::amount::Amount;
-use super::book::{Answer, Book, Movement};
+use super::book::{Answer, Book};
 use super::chart::Kind;
+use super::entry::Movement;
 use super::fefo::{self, Take};
 use super::names::{EventName, TransactionId, WalletCode};
 use super::overage;
@@ -89,7 +90,7 @@ impl Scope {
     }
 
     /// For messages.
-    pub fn describe(&self) -> String {
+    fn describe(&self) -> String {
         match &self.wallet {
             Some(code) => format!("wallet \"{code}\""),
             None => format!("wallets of unit \"{}\"", self.unit),
@@ -188,7 +189,7 @@ pub fn deduct(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Deduct
 }
 
 /// `occurred_at`, unless it lies further in the future than clocks differ.
-pub fn checked_usage_at(occurred_at: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>> {
+fn checked_usage_at(occurred_at: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>> {
     match occurred_at {
         Some(at) if at > now.plus_microseconds(FUTURE_TOLERANCE_MICROSECONDS) => Err(Error::invalid(
             "occurred_at",
@@ -222,11 +223,11 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
             }
         }
     }
-    let head = &mut book.transactions[transaction];
-    head.requested = requested;
-    head.event_name = request.event_name.clone();
-    head.usage_at = usage_at;
-    head.metadata = request.metadata.clone();
+    let opened = &mut book.transactions[transaction];
+    opened.requested = requested;
+    opened.event_name = request.event_name.clone();
+    opened.usage_at = usage_at;
+    opened.metadata = request.metadata.clone();
     for take in &plan.takes {
         post_take(book, transaction, take, Kind::Usage)?;
     }

@@ -3,7 +3,7 @@
 //! The replay knows only entries and what grants were given; every stored total is then compared with what it arrived at. One
 //! pass, in the order of `seq`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ pub struct Replay<'a> {
     grants: HashMap<Uuid, (&'a Grant, GrantTotals)>,
     /// Grants with credits in the wallet, in the order of spending.
     live: BTreeMap<SpendingOrder, Uuid>,
+    /// Grants whose first entry gave them the amount they are stored with.
+    created: HashSet<Uuid>,
     totals: Totals,
     last_seq: i64,
     last_occurred_at: Option<Timestamp>,
@@ -76,6 +78,7 @@ impl<'a> Replay<'a> {
             wallet,
             grants: grants.map(|grant| (grant.id, (grant, GrantTotals::default()))).collect(),
             live: BTreeMap::new(),
+            created: HashSet::new(),
             totals: Totals::default(),
             last_seq: 0,
             last_occurred_at: None,
@@ -153,7 +156,7 @@ impl<'a> Replay<'a> {
             (&mut totals.debt, effect.debt, "debt"),
             (&mut totals.overage, effect.overage, "overage"),
         ] {
-            *total += signed(sign, entry.credits);
+            *total += entry.credits.signed(sign);
             if total.is_negative() {
                 negative = Some(format!("{what} is {total} after entry {}", entry.seq));
             }
@@ -174,10 +177,13 @@ impl<'a> Replay<'a> {
         let Some((grant, totals)) = self.grants.get_mut(&id) else {
             return self.violation(2, format!("entry {} moves grant {id}, which this wallet does not have", entry.seq));
         };
-        totals.in_wallet += signed(effect.balance, entry.credits);
-        totals.scheduled += signed(effect.scheduled, entry.credits);
-        totals.expired += signed(effect.expired, entry.credits);
+        totals.in_wallet += entry.credits.signed(effect.balance);
+        totals.scheduled += entry.credits.signed(effect.scheduled);
+        totals.expired += entry.credits.signed(effect.expired);
         let remaining = totals.in_wallet + totals.scheduled;
+        if entry.seq == grant.created_seq && remaining == grant.amount {
+            self.created.insert(id);
+        }
         let order = grant.spending_order();
         let amount = grant.amount;
         if totals.in_wallet.is_positive() {
@@ -190,8 +196,15 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Compares what is stored with where the replay arrived.
-    pub fn finish(mut self) -> Vec<Violation> {
+    /// Compares what is stored with where the replay arrived. `rides` is the grant that pays next according to the wallet's row.
+    pub fn finish(mut self, rides: Option<Uuid>) -> Vec<Violation> {
+        if let Some(id) = rides {
+            let first = self.live.first_key_value().map(|(_, first)| *first);
+            let is_limited = self.grants.get(&id).is_none_or(|(grant, _)| grant.terms.applies_to.is_some());
+            if first != Some(id) || is_limited {
+                self.violation(7, format!("grant {id} rides on the wallet's row, but is not the one to pay next for any usage"));
+            }
+        }
         let wallet = self.wallet;
         let replayed = self.totals;
         if wallet.last_seq != self.last_seq {
@@ -222,6 +235,11 @@ impl<'a> Replay<'a> {
         ids.sort_unstable();
         for id in ids {
             let (grant, totals) = self.grants[&id];
+            if !self.created.contains(&id) {
+                let detail =
+                    format!("grant {id} is stored with an amount of {}, which its first entry did not give", grant.amount);
+                self.violation(2, detail);
+            }
             let remaining = totals.in_wallet + totals.scheduled;
             if grant.remaining != remaining {
                 self.violation(
@@ -237,13 +255,5 @@ impl<'a> Replay<'a> {
             }
         }
         self.violations
-    }
-}
-
-fn signed(sign: i8, credits: Amount) -> Amount {
-    match sign {
-        0 => Amount::ZERO,
-        1 => credits,
-        _ => -credits,
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{no_wallet, read};
 use crate::domain::amount::Amount;
-use crate::domain::book::{Book, Entry};
+use crate::domain::book::Book;
+use crate::domain::entry::Entry;
 use crate::domain::names::{CustomerId, EventName, WalletCode};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::wallet as find_wallet;
@@ -32,7 +33,7 @@ pub fn balances(customer_id: &CustomerId, code: Option<&WalletCode>) -> Result<V
 pub fn balance_at(customer_id: &CustomerId, code: &WalletCode, at: Timestamp) -> Result<Amount> {
     read(customer_id, Some(at), |book| {
         let history = History::of(book, find_wallet(book, code)?);
-        history.balance_before(history.first_after(at))
+        Ok(history.balance_before(history.first_after(at)))
     })?
     .ok_or_else(|| no_wallet(customer_id))
 }
@@ -51,9 +52,9 @@ pub fn statement(customer_id: &CustomerId, code: &WalletCode, from_at: Timestamp
         let from = history.first_after(just_before(from_at));
         let to = history.first_after(just_before(to_at));
         Ok(Statement {
-            opening: history.balance_before(from)?,
+            opening: history.balance_before(from),
             entries: history.range(from, to),
-            closing: history.balance_before(to)?,
+            closing: history.balance_before(to),
         })
     })?
     .ok_or_else(|| no_wallet(customer_id))
@@ -107,8 +108,8 @@ impl<'a, 'b> History<'a, 'b> {
         low
     }
 
-    fn balance_before(&self, seq: i64) -> Result<Amount> {
-        Ok(if seq <= 1 { Amount::ZERO } else { self.at(seq - 1).1 })
+    fn balance_before(&self, seq: i64) -> Amount {
+        if seq <= 1 { Amount::ZERO } else { self.at(seq - 1).1 }
     }
 
     fn range(&self, from: i64, to: i64) -> Vec<StatementEntry> {

@@ -21,14 +21,14 @@ pub fn deduct(customer_id: &CustomerId, key: Option<TransactionId>, request: &De
                 Some(key) => key.clone(),
                 None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string()),
             };
-            if let Some(done) = plain::deduct(customer_id, &id, request) {
+            if let Some(balance) = plain::deduct(customer_id, &id, request) {
                 return Ok(Deduction {
                     transaction_id: Some(id),
                     status: DeductionStatus::Charged,
                     requested: request.amount,
                     deducted: request.amount,
                     overage: Amount::ZERO,
-                    balance: done.balance,
+                    balance,
                     replayed: false,
                 });
             }

@@ -6,14 +6,15 @@ use crate::domain::verify::{Replay, Violation};
 use crate::error::Result;
 use crate::storage::grants::Grants;
 use crate::storage::statement::Access;
-use crate::storage::{verification as stored, wallets};
+use crate::storage::verification;
+use crate::storage::wallets::{self, StoredWallet};
 
 const CUSTOMERS_PER_PAGE: i64 = 1000;
 const ENTRIES_PER_PAGE: i64 = 10_000;
 
 /// One violation for every promise of SPEC 12 that the books break; none is the proof.
 pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
-    let mut violations = connected(|| stored::orphans(customer_id));
+    let mut violations = connected(|| verification::orphans(customer_id));
     if let Some(customer_id) = customer_id {
         if violations.is_empty() && connected(|| wallets::load(Access::Read, customer_id)).is_empty() {
             return Err(no_wallet(customer_id));
@@ -23,7 +24,7 @@ pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
     }
     let mut last = String::new();
     loop {
-        let page = connected(|| stored::customers_after(&last, CUSTOMERS_PER_PAGE));
+        let page = connected(|| verification::customers_after(&last, CUSTOMERS_PER_PAGE));
         let Some(last_of_page) = page.last() else {
             return Ok(violations);
         };
@@ -36,16 +37,17 @@ pub fn verify(customer_id: Option<&CustomerId>) -> Result<Vec<Violation>> {
 }
 
 fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
-    let (reader, wallets) = Grants::of(customer_id, Access::Read, wallets::load(Access::Read, customer_id));
-    reader.set_order(&wallets);
+    let stored = wallets::load(Access::Read, customer_id);
+    let reader = Grants::of(customer_id, Access::Read, &stored);
+    reader.set_order(stored.iter().map(|stored| &stored.wallet));
     let grants = reader.all();
-    let mut violations = stored::broken(customer_id);
-    for (index, wallet) in wallets.iter().enumerate() {
+    let mut violations = verification::broken(customer_id);
+    for (index, StoredWallet { wallet, head }) in stored.iter().enumerate() {
         let of_wallet = grants.iter().filter(|grant| grant.wallet == index);
         let mut replay = Replay::new(customer_id.as_str(), wallet, of_wallet);
         let mut last_seq = 0;
         loop {
-            let page = stored::entries_after(customer_id, &wallet.code, last_seq, ENTRIES_PER_PAGE);
+            let page = verification::entries_after(customer_id, &wallet.code, last_seq, ENTRIES_PER_PAGE);
             for entry in &page {
                 replay.entry(entry);
                 last_seq = entry.seq;
@@ -54,7 +56,7 @@ fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
                 break;
             }
         }
-        violations.extend(replay.finish());
+        violations.extend(replay.finish(head.map(|head| head.grant)));
     }
     violations
 }

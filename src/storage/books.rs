@@ -6,14 +6,15 @@ use super::grants::{self, Grants};
 use super::ids::RandomIds;
 use super::ledger;
 use super::statement::Access;
-use super::wallets::{self, CustomerTime, Head};
+use super::wallets::{self, CustomerTime, Head, StoredWallet};
 use crate::domain::amount::Amount;
-use crate::domain::book::{Book, Reader, Recorded, Repayment};
+use crate::domain::book::{Book, Reader};
+use crate::domain::entry::{Recorded, Repayment};
 use crate::domain::grant::{Grant, SpendingOrder};
 use crate::domain::names::{CustomerId, TransactionId, WalletCode};
 use crate::domain::settle;
 use crate::domain::time::Timestamp;
-use crate::domain::wallet::{Wallet, WalletStatus};
+use crate::domain::wallet::WalletStatus;
 use crate::error::Result;
 
 impl Reader for Grants<'_> {
@@ -55,22 +56,24 @@ pub fn with_settled<T>(
     access: Access,
     customer_id: &CustomerId,
     time: CustomerTime,
-    work: impl FnOnce(&mut Book<'_>, &[Wallet]) -> Result<T>,
+    work: impl FnOnce(&mut Book<'_>, &[StoredWallet]) -> Result<T>,
 ) -> Result<T> {
-    let (reader, wallets) = Grants::of(customer_id, access, wallets::load(access, customer_id));
+    let mut before = wallets::load(access, customer_id);
+    let reader = Grants::of(customer_id, access, &before);
+    let wallets = before.iter().map(|stored| stored.wallet.clone()).collect();
     let mut book = Book::new(customer_id.clone(), time.now, wallets, &reader, &RandomIds);
-    reader.set_order(&book.wallets);
-    let before = book.wallets.clone();
+    reader.set_order(book.wallets.iter());
+    before.sort_by_key(|stored| book.wallet_index(&stored.wallet.code));
     if time.next_due_at <= time.now {
         settle::settle(&mut book)?;
     }
     work(&mut book, &before)
 }
 
-/// A book with what was read of its wallets, and the due instant that its anchor has.
+/// A book with what was read of its wallets (in the same order), and the due instant that its anchor has.
 pub struct Changes<'a, 'b> {
     pub book: &'a Book<'b>,
-    pub before: &'a [Wallet],
+    pub before: &'a [StoredWallet],
     pub time: CustomerTime,
 }
 
@@ -84,8 +87,8 @@ impl Changes<'_, '_> {
         }
     }
 
-    /// The grant that may ride on its wallet's row from now on, for the plain deductions to come: that of the customer's only wallet
-    /// which is first in order and pays for any usage. Not looked up: without a deduction nobody has asked for it.
+    /// The grant that rides on its wallet's row from now on, for the plain deductions to come: of the customer's only wallet, the
+    /// one which is first in order, if it pays for any usage. Not looked up: known if this call took credits first expiring first.
     fn head(&self) -> Option<Head> {
         let [wallet] = self.book.wallets.as_slice() else {
             return None;
@@ -98,14 +101,23 @@ impl Changes<'_, '_> {
 /// Writes what changed, each row once.
 pub fn store(changes: &Changes<'_, '_>) {
     let book = changes.book;
+    let wallets = || book.wallets.iter().zip(changes.before);
+    if !book.entries.is_empty() || wallets().any(|(after, before)| *after != before.wallet) {
+        let head = changes.head();
+        for before in changes.before {
+            if let Some(rode) = before.head
+                && head.is_none_or(|head| head.grant != rode.grant)
+            {
+                wallets::dismount(&book.customer_id, &before.wallet.code, rode);
+            }
+        }
+        grants::store(&[book]);
+        ledger::append(&[book]);
+        let changed = wallets().filter(|(after, before)| **after != before.wallet || head != before.head);
+        let changed: Vec<_> = changed.map(|(wallet, _)| (&book.customer_id, wallet, head)).collect();
+        wallets::store(&changed);
+    }
     let next_due_at = changes.next_due_at();
-    let books = [book];
-    grants::store(&books);
-    ledger::append(&books);
-    let head = changes.head();
-    let changed = book.wallets.iter().zip(changes.before).filter(|(after, before)| after != before || head.is_some());
-    let changed: Vec<_> = changed.map(|(wallet, _)| (&book.customer_id, wallet, head)).collect();
-    wallets::store(&changed);
     if !book.entries.is_empty() || next_due_at != changes.time.next_due_at {
         let recorded_at = if book.entries.is_empty() { Timestamp::from_postgres(i64::MIN) } else { book.now };
         wallets::store_time(&[(&book.customer_id, recorded_at, next_due_at)]);

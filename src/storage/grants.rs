@@ -76,7 +76,8 @@ statements! {
 
     /// All of a customer: primary key.
     ALL(TEXTOID) = concat!(columns!(), "
-        where customer_id = $1");
+        where customer_id = $1
+          and wallet in (select w.wallet from credits_data.wallets w where w.customer_id = $1)");
 
     /// New grants of many customers. `applies_to` crosses as text, since arrays of arrays must be rectangular.
     CREATE(
@@ -113,21 +114,20 @@ pub struct Grants<'a> {
     pub access: Access,
     /// The wallets in the book's order, to translate codes into indexes.
     wallets: OnceCell<Vec<WalletCode>>,
-    /// The grants that ride on their wallets' rows; none under the lock.
+    /// The grants that ride on their wallets' rows: what is left of them stands there.
     heads: Vec<Head>,
 }
 
 impl<'a> Grants<'a> {
-    /// The grants of a customer with the wallets loaded, which are returned.
-    pub fn of(customer_id: &'a CustomerId, access: Access, stored: Vec<StoredWallet>) -> (Self, Vec<Wallet>) {
+    /// The grants of a customer, some of which ride on the wallets loaded.
+    pub fn of(customer_id: &'a CustomerId, access: Access, stored: &[StoredWallet]) -> Self {
         let heads = stored.iter().filter_map(|stored| stored.head).collect();
-        let wallets = stored.into_iter().map(|stored| stored.wallet).collect();
-        (Self { customer_id, access, wallets: OnceCell::new(), heads }, wallets)
+        Self { customer_id, access, wallets: OnceCell::new(), heads }
     }
 
     /// Says in which order the wallets stand.
-    pub fn set_order(&self, wallets: &[Wallet]) {
-        let codes = wallets.iter().map(|wallet| wallet.code.clone()).collect();
+    pub fn set_order<'w>(&self, wallets: impl Iterator<Item = &'w Wallet>) {
+        let codes = wallets.map(|wallet| wallet.code.clone()).collect();
         assert!(self.wallets.set(codes).is_ok(), "the order of wallets is set once");
     }
 
@@ -209,7 +209,7 @@ impl<'a> Grants<'a> {
         self.read(&EXPIRED_SINCE, &[self.customer(), Some(text(wallet.as_str())), Some(live_at.encode())])
     }
 
-    /// Every grant of the customer.
+    /// Every grant of the customer's wallets. One without a wallet is reported by other means.
     pub fn all(&self) -> Vec<Grant> {
         self.read(&ALL, &[self.customer()])
     }

@@ -4,8 +4,9 @@ use super::codec::{Codec, array, text};
 use super::grants::Grants;
 use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::amount::Amount;
-use crate::domain::book::{Book, Entry, Line, Recorded, Repayment, Transaction};
+use crate::domain::book::Book;
 use crate::domain::chart::Kind;
+use crate::domain::entry::{Entry, Line, Recorded, Repayment, Transaction};
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
 use crate::domain::request::Fingerprint;
 use crate::domain::time::Timestamp;
@@ -201,11 +202,7 @@ pub struct StatementEntry {
 impl StatementEntry {
     /// The effect on the balance.
     pub fn amount(&self) -> Amount {
-        match self.kind.effect().balance {
-            1 => self.credits,
-            0 => Amount::ZERO,
-            _ => -self.credits,
-        }
+        self.credits.signed(self.kind.effect().balance)
     }
 }
 

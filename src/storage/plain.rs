@@ -60,11 +60,6 @@ statements! {
 /// Two clock readings of one statement lie this close together, unless it waited for the lock in between.
 const WAIT_TOLERANCE_MICROSECONDS: i64 = 100_000;
 
-/// A plain deduction that was made.
-pub struct Plain {
-    pub balance: Amount,
-}
-
 struct Taken {
     wallet: WalletCode,
     balance: Amount,
@@ -73,14 +68,14 @@ struct Taken {
     grant: Uuid,
 }
 
-/// Makes the deduction if it is plain; none if it is not, with everything as before but for the lock.
-pub fn deduct(customer_id: &CustomerId, id: &TransactionId, request: &DeductUsage) -> Option<Plain> {
+/// Makes the deduction if it is plain, and returns the balance after it; none if it is not, with everything as before but for the lock.
+pub fn deduct(customer_id: &CustomerId, id: &TransactionId, request: &DeductUsage) -> Option<Amount> {
     let taken = take(customer_id, request)?;
     if !append(customer_id, id, request, &taken) {
         put_back(customer_id, request.amount);
         return None;
     }
-    Some(Plain { balance: taken.balance })
+    Some(taken.balance)
 }
 
 fn take(customer_id: &CustomerId, request: &DeductUsage) -> Option<Taken> {

@@ -108,7 +108,11 @@ impl Statement {
         let source = unsafe { &*plan.source };
         let is_planned = source.is_valid && self.planned.get() == Some(source.generation);
         let rows = if is_planned { execute() } else { planning(execute) };
-        // SAFETY: as above; running it may have changed it.
+        if self.plan.get().is_none_or(|current| current.kept != plan.kept) {
+            // A run of the same statement within this one has given the plan up.
+            return rows;
+        }
+        // SAFETY: the plan is still kept; running it may have changed its source.
         let generation = unsafe { (&raw const (*plan.source).generation).read() };
         if !is_planned {
             self.planned.set(Some(generation));

@@ -7,12 +7,11 @@ use crate::domain::names::{CustomerId, EventName, WalletCode};
 use crate::domain::verify::{PostedEntry, Violation};
 
 statements! {
-    /// The next customers. Index only on wallets_anchor.
+    /// The next customers, also those whose anchor is missing. Index scan on the primary key.
     CUSTOMERS(TEXTOID, INT8OID) = "
-        select customer_id
+        select distinct customer_id
         from credits_data.wallets
-        where is_anchor
-          and customer_id > $1
+        where customer_id > $1
         order by customer_id
         limit $2";
 
@@ -47,6 +46,17 @@ statements! {
             when min(w.next_due_at) filter (where w.is_anchor)
                 > (select min(g.due_at) from credits_data.grants g where g.customer_id = $1 and g.due_at < 'infinity')
                 then 'the anchor is due later than a grant'
+            when max(w.last_recorded_at) filter (where w.is_anchor)
+                < (select max(e.recorded_at) from credits_data.entries e where e.customer_id = $1)
+                then 'the anchor''s time lies before that of an entry'
+            when exists (
+                select from credits_data.grants g
+                where g.customer_id = $1
+                  and g.due_at <> case g.status when 'scheduled' then g.effective_at when 'active' then g.expires_at else 'infinity' end
+            )
+                then 'a grant is not due when its status says'
+            when count(*) filter (where (w.head_grant_id is null) <> (w.head_remaining is null)) > 0
+                then 'a wallet has half of a riding grant'
             end
         from credits_data.wallets w
         where w.customer_id = $1";

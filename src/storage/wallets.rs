@@ -183,29 +183,24 @@ pub struct Head {
 }
 
 /// A wallet as stored.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredWallet {
     pub wallet: Wallet,
     pub head: Option<Head>,
 }
 
-/// The wallets of a customer. Under the lock ([`Access::Write`]) no grant rides any more: all is in the grants' own rows.
+/// The wallets of a customer.
 pub fn load(access: Access, customer_id: &CustomerId) -> Vec<StoredWallet> {
     let rows = LOAD.with(|statement| statement.run(access, &[Some(text(customer_id.as_str()))]));
-    let mut wallets: Vec<StoredWallet> = rows.iter().map(stored_wallet).collect();
-    if access == Access::Write {
-        for stored in &mut wallets {
-            if let Some(head) = stored.head.take() {
-                dismount(customer_id, &stored.wallet.code, head);
-            }
-        }
-    }
-    wallets
+    rows.iter().map(stored_wallet).collect()
 }
 
-fn dismount(customer_id: &CustomerId, code: &WalletCode, head: Head) {
+/// Sends the riding grant of a wallet back to its own row.
+pub fn dismount(customer_id: &CustomerId, code: &WalletCode, head: Head) {
     let parameters =
         [Some(text(customer_id.as_str())), Some(text(code.as_str())), Some(head.grant.encode()), Some(head.remaining.encode())];
-    DISMOUNT.with(|statement| statement.run(Access::Write, &parameters));
+    let dismounted = DISMOUNT.with(|statement| statement.run(Access::Write, &parameters)).count();
+    assert!(dismounted == 1, "grant {} rides on wallet {code} and is missing", head.grant);
 }
 
 fn stored_wallet(mut row: Row) -> StoredWallet {
@@ -239,7 +234,7 @@ fn wallet(row: &mut Row) -> Wallet {
     }
 }
 
-/// A code that a check constraint guards.
+/// A code that the type of its column guards.
 pub fn stored_code<T>(code: String, from_code: impl Fn(&str) -> Option<T>) -> T {
     match from_code(&code) {
         Some(value) => value,

@@ -25,7 +25,7 @@ fn every_object_has_a_comment() {
          select 'function ' || oid::regprocedure, obj_description(oid, 'pg_proc') from pg_proc where pronamespace in {SCHEMAS}
          union all
          select 'relation ' || oid::regclass, obj_description(oid, 'pg_class') from pg_class
-         where relnamespace in {SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+         where relnamespace in {SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'i')
          union all
          select 'column ' || c.oid::regclass || '.' || attname, col_description(c.oid, attnum)
          from pg_attribute join pg_class c on c.oid = attrelid
@@ -34,6 +34,9 @@ fn every_object_has_a_comment() {
          select 'type ' || t.oid::regtype, obj_description(t.oid, 'pg_type')
          from pg_type t left join pg_class c on c.oid = typrelid
          where typnamespace in {SCHEMAS} and (typtype in ('e', 'd', 'r', 'b') and typcategory <> 'A' or relkind = 'c')
+         union all
+         select 'constraint ' || conname, obj_description(oid, 'pg_constraint')
+         from pg_constraint where connamespace in {SCHEMAS} and contype <> 'n'
          union all
          select 'trigger ' || tgname, obj_description(t.oid, 'pg_trigger')
          from pg_trigger t join pg_class c on c.oid = tgrelid

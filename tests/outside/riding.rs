@@ -141,6 +141,32 @@ fn verify_ledger_sees_a_ride_that_was_tampered_with() {
 }
 
 #[test]
+fn verify_ledger_sees_what_is_stored_wrong() {
+    let changes = [
+        (
+            "update credits_data.wallets set head_grant_id = (select grant_id from credits_data.grants where amount = 50), head_remaining = 50",
+            "1 2 7",
+        ),
+        ("update credits_data.wallets set head_grant_id = gen_random_uuid()", "1 2 7"),
+        ("update credits_data.wallets set head_remaining = null", "1 1 2"),
+        ("update credits_data.wallets set is_anchor = false", "1"),
+        ("update credits_data.wallets set last_recorded_at = '-infinity'", "1"),
+        ("update credits_data.wallets set next_due_at = 'infinity'", "1"),
+        ("update credits_data.grants set due_at = 'infinity'", "1"),
+        ("update credits_data.grants set amount = amount * 10", "2 2"),
+    ];
+    let mut session = riding("verify_ledger_sees_what_is_stored");
+    for (change, invariants) in changes {
+        session.exec("begin");
+        session.exec(change);
+        let broken = session.lines("select invariant from credits.verify_ledger() order by 1");
+        assert_eq!(broken.join(" "), invariants, "{change}");
+        session.exec("rollback");
+    }
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
 fn an_expiry_while_the_grant_rides_expires_what_is_left() {
     let mut session = riding("an_expiry_while_the_grant_rides");
     session.set_clock("2026-02-01 00:00+00");

@@ -8,7 +8,8 @@ use std::cell::Cell;
 use uuid::Uuid;
 
 use crate::domain::amount::Amount;
-use crate::domain::book::{Book, Ids, Line, Movement, Reader, Recorded, Repayment};
+use crate::domain::book::{Book, Ids, Reader};
+use crate::domain::entry::{Line, Movement, Recorded, Repayment};
 use crate::domain::grant::{Grant, GrantStatus, SpendingOrder};
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
 use crate::domain::request::Fingerprint;
@@ -156,7 +157,7 @@ pub fn replay(wallet: &Wallet, grants: &[Grant], index: usize, entries: &[Posted
     for entry in entries {
         replay.entry(entry);
     }
-    replay.finish()
+    replay.finish(None)
 }
 
 /// What a book wants stored, with wallets as the store counts them.

@@ -1,0 +1,101 @@
+//! Entries and transactions of the ledger: as this call writes them, and as they were recorded.
+
+use uuid::Uuid;
+
+use super::amount::Amount;
+use super::chart::Kind;
+use super::names::{EventName, TransactionId};
+use super::request::Fingerprint;
+use super::time::Timestamp;
+
+/// What the entries of one transaction have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transaction {
+    pub id: TransactionId,
+    pub fingerprint: Fingerprint,
+    /// Kept only where the entries do not add up to it.
+    pub requested: Option<Amount>,
+    pub event_name: Option<EventName>,
+    /// The caller's time of late usage.
+    pub usage_at: Option<Timestamp>,
+    /// JSON text.
+    pub metadata: Option<String>,
+    /// The transaction this one refunds.
+    pub refers_to: Option<TransactionId>,
+    pub lines: i32,
+}
+
+/// One row of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub wallet: usize,
+    pub seq: i64,
+    /// Index into the book's transactions.
+    pub transaction: usize,
+    pub line: i32,
+    pub movement: Movement,
+    pub balance_after: Amount,
+}
+
+/// Credits from one account to another; which two, `kind` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Movement {
+    pub kind: Kind,
+    pub credits: Amount,
+    pub grant: Option<Uuid>,
+    pub occurred_at: Timestamp,
+    /// Price and currency of overage, as in force when it was charged.
+    pub price: Option<(Amount, String)>,
+    /// The entry of the same wallet that this one takes back.
+    pub reverses_seq: Option<i64>,
+}
+
+impl Movement {
+    pub fn new(kind: Kind, credits: Amount, grant: Option<Uuid>, occurred_at: Timestamp) -> Self {
+        Self { kind, credits, grant, occurred_at, price: None, reverses_seq: None }
+    }
+
+    pub fn reversing(self, seq: i64) -> Self {
+        Self { reverses_seq: Some(seq), ..self }
+    }
+}
+
+/// A transaction as it stands in the ledger: enough to repeat its answer, or to refund it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    pub id: TransactionId,
+    pub fingerprint: Fingerprint,
+    pub requested: Option<Amount>,
+    pub event_name: Option<EventName>,
+    pub lines: Vec<Line>,
+}
+
+/// One entry of a recorded transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    pub wallet: usize,
+    pub seq: i64,
+    pub kind: Kind,
+    pub credits: Amount,
+    pub grant: Option<Uuid>,
+    pub price: Option<(Amount, String)>,
+}
+
+impl Recorded {
+    pub fn sum(&self, counts: impl Fn(Kind) -> bool) -> Amount {
+        self.lines.iter().filter(|line| counts(line.kind)).map(|line| line.credits).sum()
+    }
+
+    /// The grant of the first line of one of these kinds.
+    pub fn grant(&self, counts: impl Fn(Kind) -> bool) -> Option<Uuid> {
+        self.lines.iter().find(|line| counts(line.kind)).and_then(|line| line.grant)
+    }
+}
+
+/// Credits of a grant that repaid debt, as far as no refund gave them back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Repayment {
+    pub seq: i64,
+    pub grant: Uuid,
+    pub left: Amount,
+}
