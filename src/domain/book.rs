@@ -402,16 +402,7 @@ impl<'a> Book<'a> {
             fingerprint: opened.fingerprint,
             requested: opened.requested,
             event_name: opened.event_name.clone(),
-            lines: lines
-                .map(|entry| Line {
-                    wallet: entry.wallet,
-                    seq: entry.seq,
-                    kind: entry.movement.kind,
-                    credits: entry.movement.credits,
-                    grant: entry.movement.grant,
-                    price: entry.movement.price.clone(),
-                })
-                .collect(),
+            lines: lines.map(|entry| Line::of(entry.wallet, entry.seq, &entry.movement)).collect(),
         }
     }
 

@@ -81,6 +81,13 @@ pub struct Line {
     pub price: Option<(Amount, String)>,
 }
 
+impl Line {
+    pub fn of(wallet: usize, seq: i64, movement: &Movement) -> Self {
+        let Movement { kind, credits, grant, price, .. } = movement.clone();
+        Self { wallet, seq, kind, credits, grant, price }
+    }
+}
+
 impl Recorded {
     pub fn sum(&self, counts: impl Fn(Kind) -> bool) -> Amount {
         self.lines.iter().filter(|line| counts(line.kind)).map(|line| line.credits).sum()

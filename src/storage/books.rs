@@ -108,7 +108,7 @@ pub fn store(changes: &Changes<'_, '_>) {
             if let Some(rode) = before.head
                 && head.is_none_or(|head| head.grant != rode.grant)
             {
-                wallets::dismount(&book.customer_id, &before.wallet.code, rode);
+                wallets::dismount(&book.customer_id, rode);
             }
         }
         grants::store(&[book]);

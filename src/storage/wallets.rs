@@ -81,19 +81,12 @@ statements! {
         where w.customer_id = n.customer_id
           and w.wallet = n.wallet";
 
-    /// Sends the riding grant of a wallet back to its own row. Primary keys, one row each.
-    DISMOUNT(TEXTOID, TEXTOID, UUIDOID, NUMERICOID) = "
-        with dismounted as (
-            update credits_data.wallets
-            set head_grant_id = null,
-                head_remaining = null
-            where customer_id = $1
-              and wallet = $2
-        )
+    /// Sends a riding grant back to its own row: primary key, one row. Its wallet's row is stored after it.
+    DISMOUNT(TEXTOID, UUIDOID, NUMERICOID) = "
         update credits_data.grants
-        set remaining = $4
+        set remaining = $3
         where customer_id = $1
-          and grant_id = $3";
+          and grant_id = $2";
 
     /// Stores a customer's time on its anchor.
     STORE_TIME(TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID) = "
@@ -195,12 +188,11 @@ pub fn load(access: Access, customer_id: &CustomerId) -> Vec<StoredWallet> {
     rows.iter().map(stored_wallet).collect()
 }
 
-/// Sends the riding grant of a wallet back to its own row.
-pub fn dismount(customer_id: &CustomerId, code: &WalletCode, head: Head) {
-    let parameters =
-        [Some(text(customer_id.as_str())), Some(text(code.as_str())), Some(head.grant.encode()), Some(head.remaining.encode())];
+/// Sends a riding grant back to its own row. The caller stores the wallet, with whatever rides on it from now on.
+pub fn dismount(customer_id: &CustomerId, head: Head) {
+    let parameters = [Some(text(customer_id.as_str())), Some(head.grant.encode()), Some(head.remaining.encode())];
     let dismounted = DISMOUNT.with(|statement| statement.run(Access::Write, &parameters)).count();
-    assert!(dismounted == 1, "grant {} rides on wallet {code} and is missing", head.grant);
+    assert!(dismounted == 1, "grant {} rides on a wallet and is missing", head.grant);
 }
 
 fn stored_wallet(mut row: Row) -> StoredWallet {

@@ -266,17 +266,7 @@ impl Reader for Session<'_> {
             fingerprint: first.fingerprint,
             requested: first.requested,
             event_name: first.event_name.clone(),
-            lines: entries
-                .iter()
-                .map(|entry| Line {
-                    wallet: self.book_index(entry.wallet),
-                    seq: entry.seq,
-                    kind: entry.movement.kind,
-                    credits: entry.movement.credits,
-                    grant: entry.movement.grant,
-                    price: entry.movement.price.clone(),
-                })
-                .collect(),
+            lines: entries.iter().map(|entry| Line::of(self.book_index(entry.wallet), entry.seq, &entry.movement)).collect(),
         })
     }
 
