@@ -1,9 +1,10 @@
 -- A guided tour: the team behind an AI product sells credits. `make demo` runs it; so does  psql -f examples/guide.sql
 -- as a superuser, in a database where `create extension pg_credits` was run.
 --
--- The story takes from January to April 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
+-- The story takes from January to October 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
 -- the months pass in seconds and every figure is the same in each run. An application never sets it: then the time is real.
--- The guide has customers of its own, 'acme' and 'solo', and stops at once if an earlier run has left them here.
+-- The guide has customers of its own, 'acme', 'solo', 'nova', 'globex' and 'initech', and stops at once if an earlier run has
+-- left them here.
 \set ECHO none
 \set QUIET on
 \set ON_ERROR_STOP on
@@ -184,7 +185,126 @@ select customers_settled, grants_expired, credits_expired, more_due from credits
 select wallet, grant_type, status, amount, remaining, expires_at from credits.grants
 where customer_id = 'acme' order by expires_at;
 
-\echo '=== 11. The books ====================================================================='
+\echo '=== 11. A subscription ================================================================'
+\echo
+\echo 'Back to January 31st, with another customer. Nova subscribes to 10,000 credits a month. Half of what'
+\echo 'a month leaves unused rolls over into the next one, at most 3,000.'
+\echo
+set credits.test_clock = '2026-01-31 09:00';
+select credits.create_wallet('nova') as wallet;
+select credits.create_recurring_grant('nova', 'pro-plan', 10000, every => '1 month',
+    rollover_percent => 50, rollover_cap => 3000) as recurring_grant;
+set credits.test_clock = '2026-02-14 12:00';
+select status, deducted, balance from credits.deduct_usage('nova', 6500, 'calls-of-february', event_name => 'model.call');
+
+\echo 'A month after January 31st is February 28th. Of the 3,500 left by then half, 1,750, has rolled over.'
+\echo 'It is March 2nd, nothing has run since, and reading is right:'
+\echo
+set credits.test_clock = '2026-03-02 12:00';
+select wallet, balance, next_expiry_at, next_expiry_credits from credits.balance('nova');
+
+\echo 'Maintenance writes it down. What rolled over is spent before the credits of the new month.'
+\echo
+select task, items, credits from credits.run_maintenance() where items > 0;
+select p.credits, g.rolled_over, g.expires_at
+from credits.preview_deduction('nova', 2000) as p
+join credits.grants as g on g.customer_id = 'nova' and g.grant_id = p.grant_id
+order by g.rolled_over desc;
+select status, deducted, balance from credits.deduct_usage('nova', 1000, 'calls-of-march', event_name => 'model.call');
+
+\echo 'March 31st: the day is the 31st again. First the old rollover ends, with 750 unspent. Half of what'
+\echo 'March leaves would be 5,000; the cap lets 3,000 go on.'
+\echo
+set credits.test_clock = '2026-03-31 09:00';
+select * from credits.renew_grants();
+select seq, occurred_at, kind, amount, balance
+from credits.statement('nova', 'default', '2026-01-31 00:00+00', '2026-04-01 00:00+00');
+
+\echo 'Nova cancels. The running month goes on to its end, April 30th, and nothing rolls over then.'
+\echo
+select credits.cancel_recurring_grant('nova', 'pro-plan') as recurring_grant;
+select recurring_grant, status, period_starts_at, next_period_at from credits.recurring_grants where customer_id = 'nova';
+select at, credits.balance_at('nova', 'default', at) as balance
+from unnest(array['2026-04-30 08:59:59', '2026-04-30 09:00:00']::timestamptz[]) as at;
+
+\echo '=== 12. A call whose price is not known yet ==========================================='
+\echo
+\echo 'What a streamed answer costs is known when it ends. So 500 credits are set aside before it begins,'
+\echo 'for ten minutes at most, and nobody else can spend them meanwhile.'
+\echo
+set credits.test_clock = '2026-04-01 10:00';
+select hold_id, held, balance, expires_at
+from credits.hold_credits('nova', 500, '10 minutes', event_name => 'model.stream', idempotency_key => 'stream-1');
+
+\echo 'Four minutes later it ends, at 320 credits. They become usage, and the rest goes back.'
+\echo
+set credits.test_clock = '2026-04-01 10:04';
+select status, deducted, balance from credits.capture_hold('nova', 'stream-1', 320, idempotency_key => 'stream-1/end');
+select transaction_id, kind, credits, amount, balance_after from credits.ledger
+where customer_id = 'nova' and transaction_id like 'stream-1%' order by seq;
+
+\echo 'The next stream never ends: its server crashes. After ten minutes the hold lapses by itself.'
+\echo
+select hold_id, held, balance, expires_at
+from credits.hold_credits('nova', 500, '10 minutes', event_name => 'model.stream', idempotency_key => 'stream-2');
+set credits.test_clock = '2026-04-01 10:14';
+select hold_id, status, held from credits.holds where customer_id = 'nova' order by hold_id;
+select wallet, balance, held from credits.balance('nova');
+
+\echo 'Who comes back with a bill after that is refused: the credits may be spent already.'
+\echo
+\set ON_ERROR_STOP off
+select * from credits.capture_hold('nova', 'stream-2', 410);
+\set ON_ERROR_STOP on
+
+\echo
+\echo '=== 13. Contracts ====================================================================='
+\echo
+\echo 'Two companies commit for the half year from April to September. Globex buys 60,000 credits in two'
+\echo 'instalments; of what it has not used at the end, up to 10,000 live on for three months.'
+\echo
+set credits.test_clock = '2026-04-01 12:00';
+select credits.create_wallet('globex') as wallet;
+select credits.create_contract('globex', 'half-year', 60000, '2026-04-01 00:00+00', '2026-10-01 00:00+00',
+    installments => 2, on_end => 'rollover', rollover_cap => 10000, rollover_expires_after => '3 months',
+    unit_price => 0.0015, currency => 'USD') as contract;
+
+\echo 'Initech pays by usage, 0.002 dollars a credit, and commits to spend at least 50,000.'
+\echo
+select credits.create_wallet('initech', overage_policy => 'invoice',
+    overage_unit_price => 0.002, overage_currency => 'USD') as wallet;
+select credits.create_contract('initech', 'minimum', 50000, '2026-04-01 00:00+00', '2026-10-01 00:00+00',
+    minimum_spend => true, unit_price => 0.002, currency => 'USD') as contract;
+
+\echo 'May: both work. What Initech uses is overage, to be invoiced.'
+\echo
+set credits.test_clock = '2026-05-15 12:00';
+select status, deducted, overage, balance from credits.deduct_usage('globex', 22000, 'calls-of-may', event_name => 'model.call');
+select status, deducted, overage, balance from credits.deduct_usage('initech', 30000, 'calls-of-may', event_name => 'model.call');
+
+\echo 'July 1st, halfway: the second instalment is due. Nobody has touched Nova since April, so maintenance'
+\echo 'also writes the hold that lapsed then and the end of the last month, each dated when it was due.'
+\echo
+set credits.test_clock = '2026-07-01 00:00';
+select task, items, credits from credits.run_maintenance() where items > 0;
+select status, deducted, overage, balance from credits.deduct_usage('globex', 12000, 'calls-of-july', event_name => 'model.call');
+select contract, status, committed, granted, consumed, remaining, round(elapsed, 3) as elapsed
+from credits.contract_progress where customer_id in ('globex', 'initech') order by contract;
+
+\echo 'October 1st: both contracts have ended. Globex had 26,000 left. 10,000 roll over, 16,000 expire.'
+\echo
+set credits.test_clock = '2026-10-01 00:00';
+select task, items, credits from credits.run_maintenance() where items > 0;
+select contract, status, granted, consumed, expired, rolled_over, true_up
+from credits.contract_progress where customer_id in ('globex', 'initech') order by contract;
+select rolled_over, status, amount, remaining, effective_at, expires_at from credits.grants
+where customer_id = 'globex' order by effective_at;
+
+\echo 'Initech used 30,000 of 50,000. The rest is one line for the invoice, the true-up.'
+\echo
+select kind, contract, quantity, unit_price, amount, currency, status from credits.invoice_lines where customer_id = 'initech';
+
+\echo '=== 14. The books ====================================================================='
 \echo
 \echo 'A statement of the paid wallet: opening and closing balance, and the entries from one instant'
 \echo 'until just before another. This one leaves out the heartbeats.'
@@ -215,7 +335,7 @@ update credits_data.entries set credits = 0 where customer_id = 'solo';
 \echo
 select invariant, customer_id, wallet, detail from credits.verify_ledger();
 
-\echo '=== 12. Your turn ====================================================================='
+\echo '=== 15. Your turn ====================================================================='
 \echo
 \echo 'The clock is real again, and Acme has 1,000 credits that never expire. Try:'
 \echo

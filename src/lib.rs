@@ -13,12 +13,14 @@ mod storage;
 
 extension_sql_file!("../sql/schema/01_types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/10_tables.sql", name = "tables", requires = ["types"]);
+extension_sql_file!("../sql/schema/15_rules.sql", name = "rules", requires = ["tables"]);
 extension_sql_file!(
     "../sql/schema/20_views.sql",
     name = "views",
-    requires = ["tables", api::time::clock, api::time::chart_of_accounts]
+    requires = ["rules", api::time::clock, api::time::chart_of_accounts]
 );
-extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["views"]);
+extension_sql_file!("../sql/schema/25_rule_views.sql", name = "rule_views", requires = ["views"]);
+extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["rule_views"]);
 extension_sql_file!("../sql/schema/40_access.sql", name = "access", requires = ["jobs"]);
 extension_sql_file!("../sql/schema/90_functions.sql", name = "functions", finalize);
 

@@ -29,6 +29,18 @@ comment on type credits_data.wallet_status is 'Whether a wallet can be used.';
 create type credits_data.overage_policy as enum ('block', 'invoice', 'overdraft');
 comment on type credits_data.overage_policy is 'What happens to usage that the grants do not cover.';
 
+create type credits_data.hold_status as enum ('open', 'captured', 'released', 'lapsed');
+comment on type credits_data.hold_status is 'What became of a hold.';
+
+create type credits_data.on_end as enum ('expire', 'rollover');
+comment on type credits_data.on_end is 'What happens to the unused part of a contract at its end.';
+
+create type credits_data.invoice_line_kind as enum ('overage', 'true_up');
+comment on type credits_data.invoice_line_kind is 'Usage beyond the grants, or what was missing from a minimum spend.';
+
+create type credits_data.invoice_line_status as enum ('open', 'invoiced');
+comment on type credits_data.invoice_line_status is 'Whether a line stands on an invoice.';
+
 create domain credits_data.amount as numeric check (value >= 0 and value < 1e16 and scale(value) <= 12);
 comment on domain credits_data.amount is 'Credits or a price: never negative, below 10^16, exact to 12 decimals.';
 

@@ -51,7 +51,7 @@ comment on column credits_data.wallets.customer_id is 'Whoever owns the credits:
 comment on column credits_data.wallets.wallet is 'Short code of the wallet, unique for its customer.';
 comment on column credits_data.wallets.is_anchor is 'The customer''s first wallet. Every call that writes anything of the customer begins by updating this row.';
 comment on column credits_data.wallets.wallet_count is 'On the anchor: how many wallets the customer has.';
-comment on column credits_data.wallets.next_due_at is 'On the anchor: no grant of the customer becomes effective or expires before this instant. It may be early, never late.';
+comment on column credits_data.wallets.next_due_at is 'On the anchor: nothing of the customer falls due before this instant. It may be early, never late.';
 comment on column credits_data.wallets.last_recorded_at is 'On the anchor: when the customer''s last entries were recorded. Time never runs backwards behind it.';
 comment on column credits_data.wallets.balance is 'Credits of its active grants, as last settled.';
 comment on column credits_data.wallets.held is 'Credits set aside by open holds.';
@@ -83,6 +83,7 @@ create table credits_data.grants (
     grant_type credits_data.grant_type not null,
     status credits_data.grant_status not null,
     unlimited boolean not null,
+    rolled_over boolean not null,
     grant_id uuid not null,
     customer_id text collate "C" not null,
     wallet text collate "C" not null,
@@ -92,6 +93,8 @@ create table credits_data.grants (
     unit_price credits_data.amount,
     currency text collate "C",
     applies_to text[],
+    recurring_grant text collate "C",
+    contract text collate "C",
     metadata jsonb not null,
     primary key (customer_id, grant_id)
 ) with (fillfactor = 80);
@@ -103,6 +106,11 @@ create index grants_live on credits_data.grants
 create index grants_due on credits_data.grants (customer_id, due_at) where due_at < 'infinity';
 -- For late usage under a wallet's grace.
 create index grants_expired on credits_data.grants (customer_id, wallet, expires_at) where status = 'expired';
+-- What counts against the cap of a rollover.
+create index grants_rolled_over on credits_data.grants (customer_id, recurring_grant)
+    where rolled_over and status = 'active' and recurring_grant is not null;
+-- What a contract that ends early takes with it, and what its progress is made of.
+create index grants_contract on credits_data.grants (customer_id, contract) where contract is not null;
 comment on table credits_data.grants is 'One row a block of credits. What it was given stands in amount, what is left as last settled in remaining.';
 comment on column credits_data.grants.customer_id is 'Whoever owns the credits.';
 comment on column credits_data.grants.grant_id is 'UUIDv7.';
@@ -121,6 +129,9 @@ comment on column credits_data.grants.expired is 'Net credits that expired.';
 comment on column credits_data.grants.unit_price is 'Price paid for one credit.';
 comment on column credits_data.grants.currency is 'ISO 4217 code of that price.';
 comment on column credits_data.grants.applies_to is 'Names of the events whose usage it pays; null is any.';
+comment on column credits_data.grants.recurring_grant is 'The recurring grant that gave it, if one did.';
+comment on column credits_data.grants.contract is 'The contract that gave it, if one did.';
+comment on column credits_data.grants.rolled_over is 'It holds what was left of an earlier period or contract, and does not roll over again.';
 comment on column credits_data.grants.metadata is 'The caller''s own references, such as a payment intent or a contract number.';
 
 -- The ledger. Two unique indexes are all it has for a plain deduction; the partial ones hold refunds and repayments only.
@@ -151,6 +162,8 @@ create table credits_data.entries (
 create index entries_refers_to on credits_data.entries (customer_id, refers_to) where refers_to is not null;
 create index entries_reverses on credits_data.entries (customer_id, wallet, reverses_seq) where reverses_seq is not null;
 create index entries_repaid on credits_data.entries (customer_id, wallet, seq) where kind = 22;
+create index entries_overage on credits_data.entries (customer_id, wallet, occurred_at) where kind = 18;
+create index entries_voided on credits_data.entries (customer_id, grant_id) where kind = 8;
 comment on table credits_data.entries is 'The ledger: one immutable row a movement of credits. Never updated, deleted or truncated.';
 comment on column credits_data.entries.seq is 'Number within the wallet: 1, 2, 3, ... without a gap.';
 comment on column credits_data.entries.occurred_at is 'When the movement took effect: the due instant for what settling wrote, else the call''s now.';
@@ -169,7 +182,7 @@ comment on column credits_data.entries.usage_at is 'When the usage happened, as 
 comment on column credits_data.entries.requested is 'On the first line: the amount asked for, if the entries do not add up to it.';
 comment on column credits_data.entries.unit_price is 'Of overage: price of one credit when it was charged.';
 comment on column credits_data.entries.currency is 'Of overage: ISO 4217 code of that price.';
-comment on column credits_data.entries.refers_to is 'Of a refund: the transaction refunded.';
+comment on column credits_data.entries.refers_to is 'Of a refund: the transaction refunded. Of the capture, release or lapse of a hold: the hold.';
 comment on column credits_data.entries.reverses_seq is 'Of a refund: the entry of the same wallet that it takes back.';
 comment on column credits_data.entries.metadata is 'The caller''s own references, and the reason of a correction.';
 
@@ -181,12 +194,16 @@ comment on index credits_data.wallets_due is 'Customers with something due, the 
 comment on index credits_data.grants_pkey is 'A grant of a customer by its id.';
 comment on index credits_data.grants_live is 'The grants that can be spent, in the order of spending.';
 comment on index credits_data.grants_due is 'What settling has to do next for a customer.';
+comment on index credits_data.grants_rolled_over is 'What a recurring grant rolled over and is not spent, for its cap.';
+comment on index credits_data.grants_contract is 'The grants of a contract.';
 comment on index credits_data.grants_expired is 'Expired grants of a wallet, for late usage under its grace.';
 comment on index credits_data.entries_pkey is 'Entries of a wallet by number, without a gap.';
 comment on index credits_data.entries_transaction is 'A transaction id stands for one transaction of a customer: the idempotency key.';
-comment on index credits_data.entries_refers_to is 'The refunds of a transaction.';
+comment on index credits_data.entries_refers_to is 'The refunds of a transaction, and what became of a hold.';
 comment on index credits_data.entries_reverses is 'What took an entry back.';
 comment on index credits_data.entries_repaid is 'Repayments of a wallets debt (kind 22), for refunds of overdraft.';
+comment on index credits_data.entries_overage is 'Overage of a wallet (kind 18), for what is left of a minimum spend.';
+comment on index credits_data.entries_voided is 'What was voided of a grant (kind 8), for the progress of a contract.';
 comment on constraint chart_of_accounts_pkey on credits_data.chart_of_accounts is 'One row a kind.';
 comment on constraint chart_of_accounts_kind_key on credits_data.chart_of_accounts is 'Names of kinds are unique.';
 comment on constraint wallets_pkey on credits_data.wallets is 'A customer has one wallet of a code; all of a customer stand together.';

@@ -63,6 +63,9 @@ select
     g.unit_price::numeric as unit_price,
     g.currency,
     g.applies_to,
+    g.recurring_grant,
+    g.contract,
+    g.rolled_over,
     g.metadata
 from credits_data.grants g
 join credits_data.wallets w

@@ -7,7 +7,9 @@ as $$
 #variable_conflict use_column
 declare
     name constant text := 'pg_credits maintenance of ' || current_database();
-    work constant text := 'select * from credits.run_maintenance()';
+    -- Batch after batch, each its own transaction, until nothing is due that another session does not hold.
+    work constant text := 'do $do$ begin for batch in 1..1000 loop exit when (select sum(items) = 0 or not bool_or(more_due) '
+        'from credits.run_maintenance()); commit; end loop; end $do$';
 begin
     if action is null then
         raise exception using
@@ -61,7 +63,7 @@ returns table (job_name text, schedule text, command text)
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ select j.job_name, j.schedule, j.command from credits.cron_jobs('schedule', $1) j $$;
-comment on function credits.schedule_jobs(text) is 'Schedules run_maintenance with pg_cron, as the calling role; calling it again changes the schedule. schedule is a cron expression. Without pg_cron in this database: 55000 with the command to run instead as HINT.';
+comment on function credits.schedule_jobs(text) is 'Schedules run_maintenance with pg_cron, batch after batch until nothing is due, as the calling role; calling it again changes the schedule. schedule is a cron expression. Without pg_cron in this database: 55000 with the command to run instead as HINT.';
 
 create function credits.unschedule_jobs()
 returns table (job_name text, schedule text, command text)

@@ -2,15 +2,21 @@
 create view credits_data.access_levels as
 select level, rank, object_kind, object_name
 from (values
-    ('reader', 1, 'view', array['wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants']),
+    ('reader', 1, 'view', array[
+        'wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants', 'recurring_grants', 'contract_progress', 'holds',
+        'invoice_lines', 'job_health'
+    ]),
     ('reader', 1, 'function', array[
         'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'verify_ledger'
     ]),
     ('writer', 2, 'function', array[
         'create_wallet', 'update_wallet', 'set_wallet_status', 'grant_credits', 'void_grant', 'change_expiry', 'transfer_credits',
-        'adjust_credits', 'deduct_usage', 'refund_usage', 'expire_grants', 'run_maintenance'
+        'adjust_credits', 'deduct_usage', 'refund_usage', 'hold_credits', 'capture_hold', 'release_hold', 'create_recurring_grant',
+        'update_recurring_grant', 'cancel_recurring_grant', 'expire_grants', 'renew_grants', 'run_maintenance'
     ]),
-    ('admin', 3, 'function', array['schedule_jobs', 'unschedule_jobs', 'cron_jobs']),
+    ('admin', 3, 'function', array[
+        'create_contract', 'cancel_contract', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs'
+    ]),
     ('owner', 4, 'function', array['grant_access', 'revoke_access'])
 ) levels (level, rank, object_kind, object_names)
 cross join lateral unnest(object_names) object_name;

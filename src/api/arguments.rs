@@ -302,6 +302,63 @@ pub fn names(argument: &'static str, value: Option<TextsArgument>) -> Result<Vec
     elements.into_iter().map(checked).collect()
 }
 
+/// Names of the events whose usage a grant pays, one or more.
+pub fn applies_to(argument: &'static str, value: Option<TextsArgument>) -> Result<Vec<String>> {
+    let names = names(argument, value)?;
+    if names.is_empty() {
+        return Err(Error::invalid(
+            argument,
+            "it is empty, so that nothing could spend the grant",
+            "Name events, or pass null for any usage.",
+        ));
+    }
+    Ok(names)
+}
+
+/// A share of a hundred: 0 to 100.
+pub fn percent(argument: &'static str, value: Option<NumericArgument>) -> Result<Amount> {
+    let percent = amount_or_zero(argument, value)?;
+    if percent > Amount::from_credits(100) {
+        return Err(Error::invalid(argument, format!("{percent} is more than 100"), "Pass a percentage from 0 to 100."));
+    }
+    Ok(percent)
+}
+
+/// Settings of an update: null leaves one as it is, a name in `reset` puts it back to its default.
+pub struct Settings {
+    reset: Vec<String>,
+}
+
+impl Settings {
+    pub fn reset(names: Vec<String>) -> Self {
+        Self { reset: names }
+    }
+
+    /// Changes one setting as asked; both a value and its name in `reset` is 22023.
+    pub fn set<T>(&mut self, name: &'static str, setting: &mut T, value: Option<T>, default: T) -> Result<()> {
+        let names = self.reset.len();
+        self.reset.retain(|other| other != name);
+        let is_reset = self.reset.len() < names;
+        match value {
+            Some(_) if is_reset => {
+                return Err(Error::invalid(name, "it is both given and named in reset", "Do one or the other."));
+            }
+            Some(value) => *setting = value,
+            None if is_reset => *setting = default,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses names in `reset` that were no setting (22023).
+    pub fn done(&self, hint: &str) -> Result<()> {
+        match self.reset.first() {
+            None => Ok(()),
+            Some(unknown) => Err(Error::invalid("reset", format!("\"{unknown}\" is no setting that has a default"), hint)),
+        }
+    }
+}
+
 /// How many customers one call of a maintenance function settles.
 pub fn batch_size(value: Option<i32>) -> Result<i64> {
     match required("batch_size", value)? {

@@ -9,7 +9,6 @@ use super::arguments::{
 use crate::domain::amount::Amount;
 use crate::domain::grant::GrantType;
 use crate::domain::granting::{ChangeExpiry, GrantCredits, VoidGrant};
-use crate::error::Error;
 use crate::ops;
 
 #[pg_extern]
@@ -39,17 +38,9 @@ fn grant_credits(
         priority: required("priority", priority)?,
         unit_price,
         currency,
-        applies_to: optional("applies_to", applies_to, argument::names)?,
+        applies_to: optional("applies_to", applies_to, argument::applies_to)?,
         metadata: argument::metadata("metadata", metadata)?,
     };
-    if request.applies_to.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Error::invalid(
-            "applies_to",
-            "it is empty, so that nothing could spend the grant",
-            "Name events, or pass null for any usage.",
-        )
-        .into());
-    }
     Ok(argument::uuid(ops::grants::grant(&customer_id, key.as_ref(), &request)?))
 }
 

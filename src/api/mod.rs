@@ -2,8 +2,11 @@
 //! rule and no SQL text lives here. Comments on the SQL functions, defaults of which are seen here, stand in `sql/schema`.
 
 pub mod arguments;
-pub mod grants;
+pub mod contracts;
+mod grants;
+mod holds;
 pub mod reading;
+mod recurring;
 pub mod time;
 pub mod usage;
 pub mod wallets;

@@ -1,4 +1,4 @@
-//! `clock`, `expire_grants`, `run_maintenance`, `chart_of_accounts`.
+//! `clock`, `expire_grants`, `renew_grants`, `run_maintenance`, `chart_of_accounts`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -8,6 +8,7 @@ use crate::domain::amount::Amount;
 use crate::domain::chart::Kind;
 use crate::domain::time::Timestamp;
 use crate::ops;
+use crate::ops::maintenance::Task;
 use crate::storage;
 
 /// Labelled stable so that it can be compared with an index; it is read anew by every statement.
@@ -26,9 +27,24 @@ fn expire_grants(
     >,
     ErrorReport,
 > {
-    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?)?;
-    let expired = settled.of(Kind::Expiration);
-    Ok(TableIterator::once((settled.customers, expired.entries, expired.credits, settled.more_due)))
+    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?, Some(Task::ExpireGrants))?;
+    let expired = settled.of(Task::ExpireGrants);
+    Ok(TableIterator::once((settled.customers, expired.items, expired.credits, settled.more_due)))
+}
+
+#[pg_extern]
+fn renew_grants(
+    batch_size: default!(Option<i32>, "1000"),
+) -> Result<
+    TableIterator<
+        'static,
+        (name!(customers_settled, i64), name!(grants_renewed, i64), name!(credits_rolled_over, Amount), name!(more_due, bool)),
+    >,
+    ErrorReport,
+> {
+    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?, Some(Task::RenewGrants))?;
+    let renewed = settled.of(Task::RenewGrants);
+    Ok(TableIterator::once((settled.customers, renewed.items, settled.rolled_over.credits, settled.more_due)))
 }
 
 #[pg_extern]
@@ -38,12 +54,10 @@ fn run_maintenance(
     TableIterator<'static, (name!(task, String), name!(items, i64), name!(credits, Amount), name!(more_due, bool))>,
     ErrorReport,
 > {
-    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?)?;
-    let tasks =
-        [("activate_grants", Kind::GrantActivated), ("expire_grants", Kind::Expiration), ("repay_debt", Kind::OverdraftRepaid)];
-    Ok(TableIterator::new(tasks.map(|(task, kind)| {
-        let done = settled.of(kind);
-        (task.to_owned(), done.entries, done.credits, settled.more_due)
+    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?, None)?;
+    Ok(TableIterator::new(Task::ALL.map(|task| {
+        let done = settled.of(task);
+        (task.code().to_owned(), done.items, done.credits, settled.more_due)
     })))
 }
 

@@ -11,7 +11,8 @@ use crate::domain::usage::{DeductUsage, OnInsufficient, Scope};
 use crate::error::Result;
 use crate::ops;
 
-fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
+/// The wallets a call considers.
+pub fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
     let wallet = optional("wallet", wallet, argument::wallet_code)?;
     // With a wallet named the unit is ignored: it may be null then.
     let unit = match (&wallet, unit) {

@@ -3,7 +3,9 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::arguments::{self as argument, IntervalArgument, JsonbArgument, NumericArgument, TextsArgument, optional, required};
+use super::arguments::{
+    self as argument, IntervalArgument, JsonbArgument, NumericArgument, Settings, TextsArgument, optional, required,
+};
 use crate::domain::amount::Amount;
 use crate::domain::granting::AdjustCredits;
 use crate::domain::transfer::TransferCredits;
@@ -76,51 +78,29 @@ fn update_wallet(
     let overage_currency = optional("overage_currency", overage_currency, argument::currency)?;
     let late_usage_grace = optional("late_usage_grace", late_usage_grace, argument::interval_or_zero)?;
     let metadata = optional("metadata", metadata, argument::metadata)?;
-    let mut reset = argument::names("reset", reset)?;
+    let mut changes = Settings::reset(argument::names("reset", reset)?);
 
     let change = |settings: &mut WalletSettings| {
         let default = WalletSettings::default();
-        macro_rules! set {
-            ($setting:ident, $value:expr) => {
-                let is_reset = take_name(&mut reset, stringify!($setting));
-                match $value {
-                    Some(_) if is_reset => return Err(set_and_reset(stringify!($setting))),
-                    Some(value) => settings.$setting = value,
-                    None if is_reset => settings.$setting = default.$setting,
-                    None => {}
-                }
-            };
-        }
-        set!(name, name.map(Some));
-        set!(priority, priority);
-        set!(expires_after, expires_after.map(Some));
-        set!(overage_policy, overage_policy);
-        set!(overage_limit, overage_limit.map(Some));
-        set!(overage_unit_price, overage_unit_price.map(Some));
-        set!(overage_currency, overage_currency.map(Some));
-        set!(late_usage_grace, late_usage_grace);
-        set!(metadata, metadata);
-        match reset.first() {
-            None => settings.check(),
-            Some(unknown) => Err(Error::invalid(
-                "reset",
-                format!("\"{unknown}\" is no setting of a wallet"),
-                "Name settings of update_wallet, such as 'expires_after'.",
-            )),
-        }
+        changes.set("name", &mut settings.name, name.map(Some), default.name)?;
+        changes.set("priority", &mut settings.priority, priority, default.priority)?;
+        changes.set("expires_after", &mut settings.expires_after, expires_after.map(Some), default.expires_after)?;
+        changes.set("overage_policy", &mut settings.overage_policy, overage_policy, default.overage_policy)?;
+        changes.set("overage_limit", &mut settings.overage_limit, overage_limit.map(Some), default.overage_limit)?;
+        changes.set(
+            "overage_unit_price",
+            &mut settings.overage_unit_price,
+            overage_unit_price.map(Some),
+            default.overage_unit_price,
+        )?;
+        changes.set("overage_currency", &mut settings.overage_currency, overage_currency.map(Some), default.overage_currency)?;
+        changes.set("late_usage_grace", &mut settings.late_usage_grace, late_usage_grace, default.late_usage_grace)?;
+        changes.set("metadata", &mut settings.metadata, metadata, default.metadata)?;
+        changes.done("Name settings of update_wallet, such as 'expires_after'.")?;
+        settings.check()
     };
     ops::wallets::configure(&customer_id, &wallet, change)?;
     Ok(wallet.to_string())
-}
-
-fn take_name(names: &mut Vec<String>, name: &str) -> bool {
-    let before = names.len();
-    names.retain(|other| other != name);
-    names.len() < before
-}
-
-fn set_and_reset(setting: &'static str) -> Error {
-    Error::invalid(setting, "it is both given and named in reset", "Do one or the other.")
 }
 
 #[pg_extern]

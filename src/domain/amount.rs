@@ -1,8 +1,11 @@
 //! An exact amount of credits: a whole number of 10^-12 credits (SPEC 2).
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
+
+use num_bigint::BigInt;
 
 use crate::error::{Error, Result};
 
@@ -51,6 +54,12 @@ impl Amount {
         Self(self.0 * sign as i128)
     }
 
+    /// This amount times `part / whole`, exact until it is rounded once, half to even, to 12 decimals (SPEC 2). `whole` is positive;
+    /// a share beyond what an `i128` holds is none.
+    pub fn share(self, part: i128, whole: i128) -> Option<Self> {
+        i128::try_from(half_even(BigInt::from(self.0) * part, &BigInt::from(whole))).ok().map(Self)
+    }
+
     /// This amount, if its absolute value is below 10^16; `what` names it in the error (22003).
     pub fn in_range(self, what: &str) -> Result<Self> {
         if self.0.abs() < Self::LIMIT_UNITS {
@@ -62,6 +71,21 @@ impl Amount {
                 "Amounts and totals have at most 16 digits before the decimal point.",
             ))
         }
+    }
+}
+
+/// A quotient rounded half to even; the divisor is positive.
+pub fn half_even(dividend: BigInt, divisor: &BigInt) -> BigInt {
+    let mut floor = &dividend / divisor;
+    if &floor * divisor > dividend {
+        floor -= 1;
+    }
+    let twice_rest: BigInt = (dividend - &floor * divisor) * 2;
+    let is_odd = floor.bit(0);
+    match twice_rest.cmp(divisor) {
+        Ordering::Greater => floor + 1,
+        Ordering::Equal if is_odd => floor + 1,
+        _ => floor,
     }
 }
 
@@ -135,6 +159,20 @@ mod tests {
         ] {
             assert_eq!(Amount::from_units(units).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_share_is_rounded_half_to_even() {
+        let share = |units, part, whole| Amount::from_units(units).share(part, whole).unwrap().units();
+        assert_eq!(
+            [share(5, 1, 2), share(7, 1, 2), share(-5, 1, 2), share(-7, 1, 2), share(10, 2, 3), share(-10, 2, 3)],
+            [2, 4, -2, -4, 7, -7]
+        );
+        let largest = 10_i128.pow(28) - 1;
+        let century = 100 * 366 * 86_400_000_000_i128;
+        assert_eq!(share(largest, century, century), largest);
+        assert_eq!(share(largest, century - 1, century), largest - 3_162_315_320_785);
+        assert_eq!(Amount::from_units(i128::MAX).share(2, 1), None);
     }
 
     #[test]

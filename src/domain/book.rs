@@ -4,44 +4,28 @@
 //! end. Invariants kept here: a wallet's totals and a grant's remaining are the sums of the entries posted, `seq` has no gap, and
 //! nothing becomes negative.
 
-use std::collections::{BTreeMap, btree_map};
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::Bound;
 
 use uuid::Uuid;
 
 use super::amount::Amount;
 use super::chart::Kind;
+use super::contract::Contract;
 use super::entry::{Entry, Line, Movement, Recorded, Repayment, Transaction};
-use super::grant::{Grant, GrantStatus, GrantTerms, SpendingOrder};
-use super::names::{CustomerId, TransactionId, WalletCode};
+use super::grant::{Grant, GrantStatus, GrantTerms, Origin, SpendingOrder};
+use super::hold::Hold;
+use super::invoice::TrueUp;
+use super::names::{ContractCode, CustomerId, RecurringCode, TransactionId, WalletCode};
+use super::reader::{Ids, Reader};
+use super::recurring::RecurringGrant;
 use super::request::Fingerprint;
+use super::rows::Rows;
 use super::time::Timestamp;
-use super::wallet::Wallet;
+use super::wallet::{Wallet, WalletStatus};
 use crate::error::{Error, Result};
-
-/// What is stored of the customer, read as this call needs it.
-pub trait Reader {
-    /// Up to `grants_max` stored active grants of a wallet after a place in the order of spending, in that order.
-    fn live_after(&self, wallet: &WalletCode, after: Option<SpendingOrder>, grants_max: usize) -> Vec<Grant>;
-    /// All stored grants of the customer that fall due up to and including an instant.
-    fn due_until(&self, until: Timestamp) -> Vec<Grant>;
-    /// Up to `grants_max` stored grants of the customer that fall due after an instant, in the order of those instants.
-    fn due_after(&self, after: Timestamp, skip: usize, grants_max: usize) -> Vec<Grant>;
-    /// Stored grants of a wallet with expired credits that were live at an instant.
-    fn expired_since(&self, wallet: &WalletCode, live_at: Timestamp) -> Vec<Grant>;
-    fn by_id(&self, id: Uuid) -> Option<Grant>;
-    /// The transaction recorded under an id, which may be an idempotency key.
-    fn transaction(&self, id: &TransactionId) -> Option<Recorded>;
-    /// How much of a transaction's usage was refunded.
-    fn refunded(&self, id: &TransactionId) -> Amount;
-    /// The stored repayments of a wallet's debt that were not given back in full, the last first.
-    fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment>;
-}
-
-/// Makes ids that are unique without coordination, ordered by time (UUIDv7).
-pub trait Ids {
-    fn uuid(&self, at: Timestamp) -> Uuid;
-}
 
 /// A grant with what is stored of it, to know whether it has to be stored again.
 #[derive(Debug)]
@@ -89,7 +73,16 @@ pub struct Book<'a> {
     pub entries: Vec<Entry>,
     /// Every grant read or created, by id.
     pub grants: BTreeMap<Uuid, Copy>,
+    pub recurring: Rows<RecurringCode, RecurringGrant>,
+    pub contracts: Rows<ContractCode, Contract>,
+    pub holds: Rows<TransactionId, Hold>,
+    pub true_ups: Vec<TrueUp>,
     shelves: Vec<Shelf>,
+    /// The active grants read so far that a rule gave, in the order of creation.
+    active_by_origin: BTreeMap<Origin, BTreeSet<(usize, i64, Uuid)>>,
+    /// What each hold set aside, as far as it was asked for.
+    held_lines: BTreeMap<TransactionId, Vec<Line>>,
+    are_all_holds_read: bool,
     reader: &'a dyn Reader,
     ids: &'a dyn Ids,
 }
@@ -111,6 +104,13 @@ impl<'a> Book<'a> {
             transactions: Vec::new(),
             entries: Vec::new(),
             grants: BTreeMap::new(),
+            recurring: Rows::default(),
+            contracts: Rows::default(),
+            holds: Rows::default(),
+            true_ups: Vec::new(),
+            active_by_origin: BTreeMap::new(),
+            held_lines: BTreeMap::new(),
+            are_all_holds_read: false,
             reader,
             ids,
         }
@@ -154,11 +154,10 @@ impl<'a> Book<'a> {
                 total.in_range(&format!("the total {what} of wallet \"{}\"", wallet.code))?;
             }
         }
-        // Together, so that what is scheduled or held can always come (back) to the balance.
-        (wallet.balance + wallet.held + wallet.scheduled).in_range(&format!("the total of wallet \"{}\"", wallet.code))?;
+        wallet.fits_more(Amount::ZERO)?;
         wallet.last_seq += 1;
         let (seq, balance_after) = (wallet.last_seq, wallet.balance);
-        if let Some(id) = movement.grant {
+        if let Some(id) = movement.grant.filter(|_| effect.is_on_grant()) {
             let grant = &mut self.copy_mut(id).grant;
             grant.remaining = moved(grant.remaining, effect.remaining(), credits);
             grant.expired = moved(grant.expired, effect.expired, credits);
@@ -175,7 +174,8 @@ impl<'a> Book<'a> {
         Ok(())
     }
 
-    /// Creates a grant with its first entry: of `kind`, `amount` credits, now. `status` is `Scheduled` or `Active`.
+    /// Creates a grant with its first entry: of `kind`, `amount` credits, at an instant. One of kind `GrantScheduled` is scheduled,
+    /// every other active.
     pub fn add_grant(
         &mut self,
         transaction: usize,
@@ -183,35 +183,83 @@ impl<'a> Book<'a> {
         kind: Kind,
         amount: Amount,
         terms: GrantTerms,
-        status: GrantStatus,
+        at: Timestamp,
     ) -> Result<Uuid> {
-        let id = self.ids.uuid(self.now);
+        let id = self.new_id(at);
         let grant = Grant {
             id,
             wallet,
             created_seq: self.wallets[wallet].last_seq + 1,
             // Its entry fills it, and makes an exhausted grant active.
-            status: if status == GrantStatus::Active { GrantStatus::Exhausted } else { status },
+            status: if kind == Kind::GrantScheduled { GrantStatus::Scheduled } else { GrantStatus::Exhausted },
             amount,
             remaining: Amount::ZERO,
             expired: Amount::ZERO,
             terms,
         };
         self.grants.insert(id, Copy { grant, stored: None });
-        self.post(transaction, wallet, Movement::new(kind, amount, Some(id), self.now))?;
+        self.post(transaction, wallet, Movement::new(kind, amount, Some(id), at))?;
         Ok(id)
+    }
+
+    pub fn new_id(&self, at: Timestamp) -> Uuid {
+        self.ids.uuid(at)
+    }
+
+    /// Gives credits back to the grant they came from. What belongs to a grant that has ended ends with it at once, and both
+    /// movements stand in the ledger. A grant has ended too if it expired before `live_at` without anything left to expire.
+    pub fn return_credits(&mut self, transaction: usize, wallet: usize, back: Movement, live_at: Timestamp) -> Result<()> {
+        let (Some(id), credits, at) = (back.grant, back.credits, back.occurred_at) else {
+            return Ok(());
+        };
+        let (status, expires_at) = match self.find_grant(id) {
+            Some(grant) => (grant.status, grant.terms.expires_at),
+            None => panic!("grant {id} of an entry is missing"),
+        };
+        self.post(transaction, wallet, back)?;
+        let end = if status == GrantStatus::Expired || (status != GrantStatus::Voided && expires_at <= live_at) {
+            (Kind::Expiration, GrantStatus::Expired)
+        } else if status == GrantStatus::Voided || self.wallets[wallet].status == WalletStatus::Closed {
+            (Kind::Void, GrantStatus::Voided)
+        } else {
+            return Ok(());
+        };
+        self.end_grant(transaction, id, end, credits, at)
+    }
+
+    /// Takes what is left of a grant that ends out of the wallet.
+    pub fn end_grant(
+        &mut self,
+        transaction: usize,
+        id: Uuid,
+        (kind, ended): (Kind, GrantStatus),
+        credits: Amount,
+        at: Timestamp,
+    ) -> Result<()> {
+        let wallet = self.grant(id).wallet;
+        if credits.is_positive() {
+            self.post(transaction, wallet, Movement::new(kind, credits, Some(id), at))?;
+        }
+        self.set_status(id, ended);
+        Ok(())
     }
 
     /// Changes what a grant is, and with it whether it can be spent.
     pub fn set_status(&mut self, id: Uuid, status: GrantStatus) {
         let grant = &mut self.copy_mut(id).grant;
         grant.status = status;
-        let (wallet, order) = (grant.wallet, grant.spending_order());
+        let (wallet, order, origin) = (grant.wallet, grant.spending_order(), grant.terms.origin.clone());
         let live = &mut self.shelves[wallet].live;
-        if status == GrantStatus::Active {
+        let is_active = status == GrantStatus::Active;
+        if is_active {
             live.insert(order, id);
         } else {
             live.remove(&order);
+        }
+        if let Some(origin) = origin {
+            let key = (wallet, order.created_seq, id);
+            let active = self.active_by_origin.entry(origin).or_default();
+            let _ = if is_active { active.insert(key) } else { active.remove(&key) };
         }
     }
 
@@ -272,7 +320,11 @@ impl<'a> Book<'a> {
     /// Reads every grant that falls due up to an instant.
     pub fn read_due(&mut self, until: Timestamp) -> Vec<Uuid> {
         let due = self.reader.due_until(until);
-        due.into_iter().map(|grant| self.keep(grant)).collect()
+        self.keep_all(due)
+    }
+
+    fn keep_all(&mut self, grants: Vec<Grant>) -> Vec<Uuid> {
+        grants.into_iter().map(|grant| self.keep(grant)).collect()
     }
 
     /// Grants of a wallet that were live at `live_at` and have expired credits left, in the order of spending.
@@ -322,16 +374,18 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// The next instant after `now` at which settling has something to do, over stored and changed grants.
+    /// The next instant after `now` at which settling has something to do, over what is stored and what is changed.
     pub fn next_due_at(&self) -> Timestamp {
-        let stored = self.reader.due_after(self.now, 0, 1).first().map(Grant::due_at);
-        self.earliest_due().min(stored.unwrap_or(Timestamp::NEVER))
+        self.earliest_due().min(self.reader.next_due_after(self.now))
     }
 
-    /// The earliest due instant of the grants in the book.
+    /// The earliest due instant of what is in the book.
     pub fn earliest_due(&self) -> Timestamp {
-        let due = self.grants.values().map(|copy| copy.grant.due_at());
-        due.min().unwrap_or(Timestamp::NEVER)
+        let grants = self.grants.values().map(|copy| copy.grant.due_at());
+        let recurring = self.recurring.values().map(RecurringGrant::due_at);
+        let contracts = self.contracts.values().map(Contract::due_at);
+        let holds = self.holds.values().map(Hold::due_at);
+        grants.chain(recurring).chain(contracts).chain(holds).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// When credits of a wallet expire next, and how many do then.
@@ -394,7 +448,8 @@ impl<'a> Book<'a> {
         Error::IdempotencyKeyReused { customer_id: self.customer_id.to_string(), key: recorded.id.to_string(), first }
     }
 
-    fn record(&self, transaction: usize) -> Recorded {
+    /// A transaction of this call as it will stand in the ledger.
+    pub fn record(&self, transaction: usize) -> Recorded {
         let opened = &self.transactions[transaction];
         let lines = self.entries.iter().filter(|entry| entry.transaction == transaction);
         Recorded {
@@ -406,10 +461,14 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// The recorded transaction of this id, and how much of its usage was refunded.
-    pub fn recorded_usage(&self, id: &TransactionId) -> Option<(Recorded, Amount)> {
-        let recorded = self.reader.transaction(id)?;
-        Some((recorded, self.reader.refunded(id)))
+    /// The recorded transaction of this id.
+    pub fn recorded(&self, id: &TransactionId) -> Option<Recorded> {
+        self.reader.transaction(id)
+    }
+
+    /// The credits of stored entries of some kinds in transactions that refer to one.
+    pub fn referring(&self, id: &TransactionId, counts: impl Fn(Kind) -> bool) -> Amount {
+        self.reader.referring(id).into_iter().filter(|(kind, _)| counts(*kind)).map(|(_, credits)| credits).sum()
     }
 
     /// Every repayment of a wallet's debt that can be given back, the last first.
@@ -428,7 +487,7 @@ impl<'a> Book<'a> {
     }
 
     /// Ends a transaction: debts are repaid by the spendable credits it brought, in the order of spending (SPEC 6, debt).
-    fn close(&mut self, transaction: usize) -> Result<()> {
+    pub fn close(&mut self, transaction: usize) -> Result<()> {
         for wallet in 0..self.wallets.len() {
             self.repay_debt(transaction, wallet, self.now)?;
         }

@@ -121,6 +121,11 @@ impl Effect {
     pub const fn remaining(self) -> i8 {
         self.balance + self.scheduled
     }
+
+    /// Whether it changes what is stored of its grant.
+    pub const fn is_on_grant(self) -> bool {
+        self.remaining() != 0 || self.expired != 0
+    }
 }
 
 impl Kind {
@@ -203,10 +208,11 @@ mod tests {
         assert_eq!(owed(Kind::OverageRefunded), (0, -1));
     }
 
-    /// Statements and a partial index name these two by number.
+    /// Statements and partial indexes name these by number.
     #[test]
     fn the_numbers_in_sql_are_those_of_the_chart() {
-        assert_eq!((Kind::Usage as i16, Kind::OverdraftRepaid as i16), (4, 22));
+        let numbers = [Kind::Usage, Kind::Void, Kind::Hold, Kind::Overage, Kind::OverdraftRepaid].map(|kind| kind as i16);
+        assert_eq!(numbers, [4, 8, 15, 18, 22]);
     }
 
     #[test]

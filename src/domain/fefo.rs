@@ -6,9 +6,12 @@ use uuid::Uuid;
 
 use super::amount::Amount;
 use super::book::Book;
-use super::grant::{Grant, SpendingOrder};
+use super::chart::Kind;
+use super::entry::Movement;
+use super::grant::{Grant, Origin, SpendingOrder};
 use super::names::EventName;
 use super::time::Timestamp;
+use crate::error::Result;
 
 /// Credits from one grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,14 +89,28 @@ pub fn plan(book: &mut Book<'_>, wallets: &[usize], amount: Amount, usage: Usage
     Plan { takes, shortfall: open }
 }
 
-/// Grants of a wallet that still pay usage of `usage_at` though they have expired since.
+/// Takes planned credits from a grant, as usage or for another purpose.
+pub fn post_take(book: &mut Book<'_>, transaction: usize, take: &Take, kind: Kind) -> Result<()> {
+    let now = book.now;
+    if take.reverses_expiry {
+        book.post(transaction, take.wallet, Movement::new(Kind::ExpirationReversed, take.credits, Some(take.grant), now))?;
+    }
+    book.post(transaction, take.wallet, Movement::new(kind, take.credits, Some(take.grant), now))
+}
+
+/// Grants of a wallet that still pay usage of `usage_at` though they have expired since. Those of a contract that was cancelled
+/// did not expire, they ended before their time: nothing of them is late.
 fn under_grace(book: &mut Book<'_>, wallet: usize, usage_at: Timestamp) -> BTreeMap<SpendingOrder, Uuid> {
     let grace = book.wallets[wallet].settings.late_usage_grace;
     if grace.is_zero() || usage_at >= book.now {
         return BTreeMap::new();
     }
-    let mut grants = book.expired_since(wallet, usage_at);
     let now = book.now;
+    let mut grants = book.expired_since(wallet, usage_at);
     grants.retain(|order, _| order.expires_at.plus(grace, "late_usage_grace").is_ok_and(|end| now < end));
+    grants.retain(|_, id| match book.grant(*id).terms.origin.clone() {
+        Some(Origin::Instalment(code)) => !book.find_contract(&code).is_some_and(|contract| contract.ends_early()),
+        _ => true,
+    });
     grants
 }

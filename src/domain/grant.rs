@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::amount::Amount;
-use super::names::EventName;
+use super::names::{ContractCode, EventName, RecurringCode};
 use super::time::Timestamp;
 use super::wallet::codes;
 
@@ -28,6 +28,19 @@ codes! {
     }
 }
 
+/// The rule by which a grant was given. It stays with the credits when they are moved to another grant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// One period of a recurring grant.
+    Period(RecurringCode),
+    /// What was left of a period.
+    PeriodRollover(RecurringCode),
+    /// One instalment of a contract.
+    Instalment(ContractCode),
+    /// What was left of a contract.
+    ContractRollover(ContractCode),
+}
+
 /// What a grant is, apart from how much of it is left.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GrantTerms {
@@ -42,6 +55,8 @@ pub struct GrantTerms {
     pub currency: Option<String>,
     /// The events whose usage it pays; none is any usage.
     pub applies_to: Option<Vec<String>>,
+    /// None: given by hand.
+    pub origin: Option<Origin>,
     /// JSON text.
     pub metadata: String,
 }

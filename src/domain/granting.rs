@@ -5,17 +5,18 @@ use uuid::Uuid;
 use super::amount::Amount;
 use super::book::{Answer, Book};
 use super::chart::Kind;
+use super::contract;
 use super::entry::Movement;
 use super::fefo;
+use super::fefo::post_take;
 use super::grant::{Grant, GrantStatus, GrantTerms, GrantType};
 use super::names::{TransactionId, WalletCode};
+use super::recurring;
 use super::request::{Fingerprint, Operation, Part};
 use super::time::Timestamp;
-use super::usage::{post_take, refuse_unless, wallet};
+use super::usage::{refuse_unless, wallet};
 use super::wallet::{WalletSettings, WalletStatus};
 use crate::error::{Error, Result};
-
-const NOT_CLOSED: &[WalletStatus] = &[WalletStatus::Active, WalletStatus::Frozen];
 
 #[derive(Debug, Clone)]
 pub struct GrantCredits {
@@ -39,10 +40,11 @@ pub fn grant(book: &mut Book<'_>, key: Option<&TransactionId>, request: &GrantCr
     let parts = [Part::Amount(Some(request.amount)), Part::Text(Some(request.wallet.as_str()))];
     let answer = book.once(key, Fingerprint::of(Operation::GrantCredits, &parts), |book, transaction| {
         let wallet = wallet(book, &request.wallet)?;
-        refuse_unless(book, wallet, NOT_CLOSED, "grant")?;
+        refuse_unless(book, wallet, WalletStatus::NOT_CLOSED, "grant")?;
         let terms = terms(book.now, &book.wallets[wallet].settings, request)?;
-        let (kind, status) = opening(&terms, book.now);
-        book.add_grant(transaction, wallet, kind, request.amount, terms, status).map(drop)
+        let now = book.now;
+        let kind = if terms.effective_at > now { Kind::GrantScheduled } else { Kind::Grant };
+        book.add_grant(transaction, wallet, kind, request.amount, terms, now).map(drop)
     })?;
     granted(&answer, |kind| matches!(kind, Kind::Grant | Kind::GrantScheduled))
 }
@@ -70,6 +72,7 @@ fn terms(now: Timestamp, settings: &WalletSettings, request: &GrantCredits) -> R
         unit_price: request.unit_price,
         currency: request.currency.clone(),
         applies_to: request.applies_to.clone(),
+        origin: None,
         metadata: request.metadata.clone(),
     })
 }
@@ -83,11 +86,6 @@ fn check_expiry(expires_at: Timestamp, effective_at: Timestamp, now: Timestamp) 
         return Err(Error::invalid("expires_at", format!("{expires_at} is not after effective_at, {effective_at}"), hint));
     }
     Ok(())
-}
-
-/// How a grant of these terms begins.
-pub fn opening(terms: &GrantTerms, now: Timestamp) -> (Kind, GrantStatus) {
-    if terms.effective_at > now { (Kind::GrantScheduled, GrantStatus::Scheduled) } else { (Kind::Grant, GrantStatus::Active) }
 }
 
 fn find<'b>(book: &'b mut Book<'_>, id: Uuid) -> Result<&'b Grant> {
@@ -178,10 +176,10 @@ pub fn change_expiry(book: &mut Book<'_>, key: Option<&TransactionId>, request: 
         book.transactions[transaction].metadata = request.metadata.clone();
         if status == GrantStatus::Scheduled {
             void_part(book, transaction, request.grant_id, remaining)?;
-            book.add_grant(transaction, wallet, Kind::GrantScheduled, remaining, terms, status)?;
+            book.add_grant(transaction, wallet, Kind::GrantScheduled, remaining, terms, now)?;
         } else {
             book.post(transaction, wallet, Movement::new(Kind::TransferOut, remaining, Some(request.grant_id), now))?;
-            book.add_grant(transaction, wallet, Kind::TransferIn, remaining, terms, status)?;
+            book.add_grant(transaction, wallet, Kind::TransferIn, remaining, terms, now)?;
         }
         Ok(())
     })?;
@@ -211,7 +209,7 @@ pub fn adjust(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Adjust
     let Answer { recorded, replayed } =
         book.once(key, Fingerprint::of(Operation::AdjustCredits, &parts), |book, transaction| {
             let wallet = wallet(book, &request.wallet)?;
-            refuse_unless(book, wallet, NOT_CLOSED, "adjustment")?;
+            refuse_unless(book, wallet, WalletStatus::NOT_CLOSED, "adjustment")?;
             book.transactions[transaction].metadata = Some(request.metadata.clone());
             if request.amount.is_positive() {
                 give(book, transaction, wallet, request)
@@ -242,7 +240,8 @@ fn give(book: &mut Book<'_>, transaction: usize, wallet: usize, request: &Adjust
         metadata: request.metadata.clone(),
     };
     let terms = terms(book.now, &book.wallets[wallet].settings, &promotional)?;
-    book.add_grant(transaction, wallet, Kind::Grant, request.amount, terms, GrantStatus::Active).map(drop)
+    let now = book.now;
+    book.add_grant(transaction, wallet, Kind::Grant, request.amount, terms, now).map(drop)
 }
 
 fn take(book: &mut Book<'_>, transaction: usize, wallet: usize, amount: Amount) -> Result<()> {
@@ -274,7 +273,7 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
     if wallet.status == status {
         return Ok(());
     }
-    refuse_unless(book, index, NOT_CLOSED, "new status")?;
+    refuse_unless(book, index, WalletStatus::NOT_CLOSED, "new status")?;
     if status == WalletStatus::Closed {
         for (open, what, hint) in [
             (wallet.held, "held", "Capture or release its open holds first."),
@@ -287,13 +286,14 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
                 ));
             }
         }
-        void_all(book, index)?;
+        close(book, index)?;
     }
     book.wallets[index].status = status;
     Ok(())
 }
 
-fn void_all(book: &mut Book<'_>, wallet: usize) -> Result<()> {
+/// Voids what is left in a wallet that is closed, and ends what would bring more.
+fn close(book: &mut Book<'_>, wallet: usize) -> Result<()> {
     let now = book.now;
     let transaction = book.begin(None, Fingerprint::of(Operation::CloseWallet, &[]), now);
     let mut grants = book.scheduled(wallet);
@@ -305,6 +305,13 @@ fn void_all(book: &mut Book<'_>, wallet: usize) -> Result<()> {
     for id in grants {
         let remaining = book.grant(id).remaining;
         void_part(book, transaction, id, remaining)?;
+    }
+    book.read_rules_due(Timestamp::NEVER);
+    let code = book.wallets[wallet].code.clone();
+    recurring::end_all(book, &code);
+    let contracts = book.contracts.values().filter(|contract| contract.wallet == code && !contract.has_ended);
+    for code in contracts.map(|contract| contract.code.clone()).collect::<Vec<_>>() {
+        contract::cancel(book, &code, None)?;
     }
     Ok(())
 }

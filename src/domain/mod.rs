@@ -1,18 +1,25 @@
 //! What the ledger decides, and nothing else: no PostgreSQL, no clock, no input or output.
 //!
-//! Time comes in as an argument, stored grants through [`book::Reader`], generated ids through [`book::Ids`].
+//! Time comes in as an argument, stored grants through [`reader::Reader`], generated ids through [`reader::Ids`].
 
 pub mod amount;
 pub mod book;
+pub mod calendar;
 pub mod chart;
+pub mod contract;
 pub mod entry;
 pub mod fefo;
 pub mod grant;
 pub mod granting;
+pub mod hold;
+pub mod invoice;
 pub mod names;
 pub mod overage;
+pub mod reader;
+pub mod recurring;
 pub mod refund;
 pub mod request;
+pub mod rows;
 pub mod settle;
 pub mod time;
 pub mod transfer;

@@ -58,4 +58,8 @@ names! {
     TransactionId
     /// The name of a usage event.
     EventName
+    /// The code of one recurring grant of a customer.
+    RecurringCode
+    /// The code of one contract of a customer.
+    ContractCode
 }

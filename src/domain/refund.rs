@@ -6,10 +6,8 @@ use super::amount::Amount;
 use super::book::{Answer, Book};
 use super::chart::Kind;
 use super::entry::{Line, Movement, Recorded};
-use super::grant::GrantStatus;
 use super::names::TransactionId;
 use super::request::{Fingerprint, Operation, Part};
-use super::wallet::WalletStatus;
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone)]
@@ -85,13 +83,14 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &RefundUsage) -> Re
 }
 
 fn find_usage(book: &Book<'_>, id: &TransactionId) -> Result<(Recorded, Amount)> {
-    book.recorded_usage(id).filter(|(recorded, _)| recorded.lines.iter().any(|line| line.kind.is_charge())).ok_or_else(|| {
-        Error::NotFound {
-            what: "usage",
-            name: format!("\"{id}\" of customer \"{}\"", book.customer_id),
-            hint: "Pass the transaction_id that deduct_usage returned, which is its idempotency key if it had one.".into(),
-        }
-    })
+    let usage = book.recorded(id).filter(|recorded| recorded.lines.iter().any(|line| line.kind.is_charge()));
+    let usage = usage.ok_or_else(|| Error::NotFound {
+        what: "usage",
+        name: format!("\"{id}\" of customer \"{}\"", book.customer_id),
+        hint: "Pass the transaction_id that deduct_usage or capture_hold returned, which is its idempotency key if it had one."
+            .into(),
+    })?;
+    Ok((usage, book.referring(id, Kind::is_refund)))
 }
 
 fn give_back(book: &mut Book<'_>, transaction: usize, line: &Line, credits: Amount) -> Result<()> {
@@ -105,10 +104,7 @@ fn give_back(book: &mut Book<'_>, transaction: usize, line: &Line, credits: Amou
             book.post(transaction, line.wallet, movement)
         }
         Kind::Overdraft => give_back_overdraft(book, transaction, line, credits),
-        _ => match line.grant {
-            Some(grant) => give_back_to_grant(book, transaction, line.wallet, grant, credits, line.seq),
-            None => Ok(()),
-        },
+        _ => give_back_to_grant(book, transaction, line.wallet, line.grant, credits, line.seq),
     }
 }
 
@@ -125,38 +121,22 @@ fn give_back_overdraft(book: &mut Book<'_>, transaction: usize, line: &Line, cre
         let credits = repayment.left.min(open);
         if credits.is_positive() {
             open -= credits;
-            give_back_to_grant(book, transaction, line.wallet, repayment.grant, credits, repayment.seq)?;
+            give_back_to_grant(book, transaction, line.wallet, Some(repayment.grant), credits, repayment.seq)?;
         }
     }
     assert!(open.is_zero(), "debt that is neither open nor repaid");
     Ok(())
 }
 
-/// What belongs to a grant that has ended since ends with it at once, and both movements stand in the ledger.
 fn give_back_to_grant(
     book: &mut Book<'_>,
     transaction: usize,
     wallet: usize,
-    grant: Uuid,
+    grant: Option<Uuid>,
     credits: Amount,
     reverses_seq: i64,
 ) -> Result<()> {
     let now = book.now;
-    let (status, expires_at) = match book.find_grant(grant) {
-        Some(grant) => (grant.status, grant.terms.expires_at),
-        None => panic!("grant {grant} of an entry is missing"),
-    };
-    book.post(transaction, wallet, Movement::new(Kind::UsageRefunded, credits, Some(grant), now).reversing(reverses_seq))?;
-    let end = if status == GrantStatus::Expired || (status != GrantStatus::Voided && expires_at <= now) {
-        Some((Kind::Expiration, GrantStatus::Expired))
-    } else if status == GrantStatus::Voided || book.wallets[wallet].status == WalletStatus::Closed {
-        Some((Kind::Void, GrantStatus::Voided))
-    } else {
-        None
-    };
-    if let Some((kind, ended)) = end {
-        book.post(transaction, wallet, Movement::new(kind, credits, Some(grant), now))?;
-        book.set_status(grant, ended);
-    }
-    Ok(())
+    let back = Movement::new(Kind::UsageRefunded, credits, grant, now).reversing(reverses_seq);
+    book.return_credits(transaction, wallet, back, now)
 }

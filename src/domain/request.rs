@@ -7,7 +7,7 @@ use super::amount::Amount;
 use super::wallet::codes;
 
 codes! {
-    /// What a transaction was opened for; all but the last two take an idempotency key. The code goes into the fingerprint and must never change.
+    /// What a transaction was opened for; those that take an idempotency key are told apart by it. The code goes into the fingerprint and must never change.
     Operation {
         GrantCredits = "grant_credits",
         VoidGrant = "void_grant",
@@ -16,6 +16,12 @@ codes! {
         AdjustCredits = "adjust_credits",
         DeductUsage = "deduct_usage",
         RefundUsage = "refund_usage",
+        HoldCredits = "hold_credits",
+        CaptureHold = "capture_hold",
+        ReleaseHold = "release_hold",
+        CreateRecurringGrant = "create_recurring_grant",
+        CreateContract = "create_contract",
+        CancelContract = "cancel_contract",
         CloseWallet = "close_wallet",
         Settle = "settle",
     }

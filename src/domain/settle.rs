@@ -9,71 +9,180 @@ use uuid::Uuid;
 
 use super::book::Book;
 use super::chart::Kind;
+use super::contract::{self, Contract};
 use super::entry::Movement;
-use super::grant::{Grant, GrantStatus};
+use super::grant::{Grant, GrantStatus, Origin};
+use super::hold;
+use super::names::{ContractCode, RecurringCode, TransactionId};
+use super::recurring::{self, RecurringGrant};
 use super::request::{Fingerprint, Operation};
 use super::time::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// What falls due at one instant happens in this order; debt is repaid last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Expire,
-    Activate,
+/// What falls due at one instant happens in this order, each phase in the order of its key; debt is repaid last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    Lapse(TransactionId),
+    /// Grants that do not roll over, so that old rollover makes room under a cap.
+    Expire(GrantKey),
+    EndPeriod(RecurringCode),
+    EndContract(ContractCode),
+    StartPeriod(RecurringCode),
+    GrantInstalment(ContractCode),
+    Activate(GrantKey),
 }
 
-type Due = (Timestamp, Phase, usize, i64, Uuid);
+type Due = (Timestamp, Task);
 
-fn due(grant: &Grant) -> Due {
-    let phase = match grant.status {
-        GrantStatus::Scheduled => Phase::Activate,
-        _ => Phase::Expire,
+/// Wallet, place in the order of creation, id.
+type GrantKey = (usize, i64, Uuid);
+
+/// The most entries that settling writes at once: hourly renewals of half a century.
+const ENTRIES_MAX: usize = 1_000_000;
+
+fn of_grant(grant: &Grant) -> Due {
+    let key = (grant.wallet, grant.created_seq, grant.id);
+    let task = match grant.status {
+        GrantStatus::Scheduled => Task::Activate(key),
+        _ => Task::Expire(key),
     };
-    (grant.due_at(), phase, grant.wallet, grant.created_seq, grant.id)
+    (grant.due_at(), task)
 }
 
-/// Applies everything due up to the book's now. Afterwards every grant in it is as the clock says.
+fn of_recurring(recurring: &RecurringGrant) -> Due {
+    let code = recurring.code.clone();
+    let task = if recurring.period.is_some() { Task::EndPeriod(code) } else { Task::StartPeriod(code) };
+    (recurring.due_at(), task)
+}
+
+fn of_contract(contract: &Contract) -> Due {
+    let (due_at, code) = (contract.due_at(), contract.code.clone());
+    let task = if due_at == contract.end() { Task::EndContract(code) } else { Task::GrantInstalment(code) };
+    (due_at, task)
+}
+
+/// Applies everything due up to the book's now. Afterwards everything in it is as the clock says.
 pub fn settle(book: &mut Book<'_>) -> Result<()> {
-    let until = book.now;
-    let mut queue: BTreeSet<Due> = book.read_due(until).into_iter().map(|id| due(book.grant(id))).collect();
-    let mut instant = None;
-    let mut transactions = BTreeMap::new();
-    while let Some(next) = queue.pop_first() {
-        let (at, phase, wallet, _, id) = next;
-        if instant != Some(at) {
-            end_instant(book, instant, &mut transactions)?;
-            instant = Some(at);
-        }
-        // The debt of an earlier instant may have used a grant up since it was queued: nothing of it is left to expire.
-        if due(book.grant(id)) != next {
-            continue;
-        }
-        let transaction =
-            *transactions.entry(wallet).or_insert_with(|| book.begin(None, Fingerprint::of(Operation::Settle, &[]), at));
-        let credits = book.grant(id).remaining;
-        match phase {
-            Phase::Expire => {
-                book.post(transaction, wallet, Movement::new(Kind::Expiration, credits, Some(id), at))?;
-                book.set_status(id, GrantStatus::Expired);
+    let mut settling = Settling { until: book.now, queue: BTreeSet::new(), transactions: BTreeMap::new() };
+    for id in book.read_due(book.now) {
+        settling.queue.insert(of_grant(book.grant(id)));
+    }
+    book.read_rules_due(book.now);
+    settling.queue.extend(book.recurring.values().map(of_recurring));
+    settling.queue.extend(book.contracts.values().map(of_contract));
+    settling.queue.extend(book.holds.values().map(|hold| (hold.due_at(), Task::Lapse(hold.id.clone()))));
+    settling.run(book)
+}
+
+struct Settling {
+    until: Timestamp,
+    queue: BTreeSet<Due>,
+    /// The transaction of each wallet at the present instant.
+    transactions: BTreeMap<usize, usize>,
+}
+
+impl Settling {
+    fn run(&mut self, book: &mut Book<'_>) -> Result<()> {
+        let mut instant = None;
+        while let Some((at, task)) = self.queue.pop_first().filter(|(at, _)| *at <= self.until && !at.is_never()) {
+            if instant != Some(at) {
+                self.end_instant(book, instant)?;
+                instant = Some(at);
             }
-            Phase::Activate => {
-                book.post(transaction, wallet, Movement::new(Kind::GrantActivated, credits, Some(id), at))?;
-                book.set_status(id, GrantStatus::Active);
-                let next = due(book.grant(id));
-                if next.0 <= until {
-                    queue.insert(next);
+            self.perform(book, at, task)?;
+            if book.entries.len() > ENTRIES_MAX {
+                return Err(Error::out_of_range(
+                    "the time to settle",
+                    format!("customer \"{}\" has more than {ENTRIES_MAX} entries due until {}", book.customer_id, self.until),
+                    "Ask for an earlier instant; check credits.test_clock.",
+                ));
+            }
+        }
+        self.end_instant(book, instant)
+    }
+
+    /// The wallet's transaction at this instant.
+    fn transaction(&mut self, book: &mut Book<'_>, wallet: usize, at: Timestamp) -> usize {
+        let begin = || book.begin(None, Fingerprint::of(Operation::Settle, &[]), at);
+        *self.transactions.entry(wallet).or_insert_with(begin)
+    }
+
+    fn end_instant(&mut self, book: &mut Book<'_>, instant: Option<Timestamp>) -> Result<()> {
+        if let Some(at) = instant {
+            for (wallet, transaction) in std::mem::take(&mut self.transactions) {
+                book.repay_debt(transaction, wallet, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, book: &Book<'_>, grants: impl IntoIterator<Item = Uuid>) {
+        self.queue.extend(grants.into_iter().map(|id| of_grant(book.grant(id))));
+    }
+
+    fn perform(&mut self, book: &mut Book<'_>, at: Timestamp, task: Task) -> Result<()> {
+        match task {
+            Task::Lapse(id) => {
+                let lines = hold::lapse(book, &id, at)?;
+                for line in &lines {
+                    self.transaction(book, line.wallet, at);
+                }
+                self.enqueue(book, lines.into_iter().filter_map(|line| line.grant));
+            }
+            Task::Expire((wallet, _, id)) => {
+                // The debt of an earlier instant may have used the grant up since it was queued: nothing of it is left to expire.
+                let grant = book.grant(id);
+                if grant.due_at() == at && !rolls_over(book, grant, at) {
+                    let credits = grant.remaining;
+                    let transaction = self.transaction(book, wallet, at);
+                    book.end_grant(transaction, id, (Kind::Expiration, GrantStatus::Expired), credits, at)?;
                 }
             }
+            Task::EndPeriod(code) => {
+                let transaction = self.transaction(book, book.wallet_of_recurring(&code), at);
+                let rolled_over = recurring::end_period(book, transaction, &code, at)?;
+                self.enqueue(book, rolled_over);
+                self.queue.insert((at, Task::StartPeriod(code)));
+            }
+            Task::StartPeriod(code) => {
+                let transaction = self.transaction(book, book.wallet_of_recurring(&code), at);
+                let grant = recurring::start_period(book, transaction, &code, at)?;
+                self.enqueue(book, grant);
+                self.queue.extend(book.recurring.get(&code).map(of_recurring));
+            }
+            Task::EndContract(code) => {
+                let transaction = self.transaction(book, book.wallet_of_contract(&code), at);
+                let rolled_over = contract::end(book, transaction, &code, at)?;
+                self.enqueue(book, rolled_over);
+            }
+            Task::GrantInstalment(code) => {
+                let transaction = self.transaction(book, book.wallet_of_contract(&code), at);
+                let grant = contract::grant_instalment(book, transaction, &code, at)?;
+                self.enqueue(book, grant);
+                self.queue.extend(book.contracts.get(&code).map(of_contract));
+            }
+            Task::Activate((wallet, _, id)) => {
+                let transaction = self.transaction(book, wallet, at);
+                let credits = book.grant(id).remaining;
+                book.post(transaction, wallet, Movement::new(Kind::GrantActivated, credits, Some(id), at))?;
+                book.set_status(id, GrantStatus::Active);
+                self.enqueue(book, [id]);
+            }
         }
+        Ok(())
     }
-    end_instant(book, instant, &mut transactions)
 }
 
-fn end_instant(book: &mut Book<'_>, instant: Option<Timestamp>, transactions: &mut BTreeMap<usize, usize>) -> Result<()> {
-    if let Some(at) = instant {
-        for (wallet, transaction) in std::mem::take(transactions) {
-            book.repay_debt(transaction, wallet, at)?;
+/// Whether a grant that expires at this instant ends by a rule of its own, later in the same instant.
+fn rolls_over(book: &Book<'_>, grant: &Grant, at: Timestamp) -> bool {
+    let in_wallet = |code| book.wallet_index(code) == Some(grant.wallet);
+    match &grant.terms.origin {
+        Some(Origin::Period(code)) => {
+            book.recurring.get(code).is_some_and(|rule| in_wallet(&rule.wallet) && rule.rolls_over(grant, at))
         }
+        Some(Origin::Instalment(code)) => {
+            book.contracts.get(code).is_some_and(|rule| in_wallet(&rule.wallet) && rule.rolls_over(grant, at))
+        }
+        _ => false,
     }
-    Ok(())
 }

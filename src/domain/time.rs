@@ -1,6 +1,7 @@
 //! Instants and intervals as PostgreSQL counts them (SPEC 2).
 
-use chrono::{DateTime, Months, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, MappedLocalTime, Months, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::{GapInfo, Tz};
 
 use crate::error::{Error, Result};
 
@@ -16,6 +17,9 @@ const LIMIT_MICROSECONDS: i64 = 252_455_616_000_000_000;
 impl Timestamp {
     /// Never: PostgreSQL's `infinity`. Only an expiry or a due instant may be it.
     pub const NEVER: Timestamp = Timestamp(i64::MAX);
+
+    /// Before every instant: PostgreSQL's `-infinity`.
+    pub const BEFORE_ALL: Timestamp = Timestamp(i64::MIN);
 
     pub const fn from_postgres(microseconds: i64) -> Self {
         Self(microseconds)
@@ -47,20 +51,60 @@ impl Timestamp {
         }
     }
 
-    /// This instant plus an interval: months first (the day cut to the length of the month), then days and microseconds, in UTC,
-    /// as PostgreSQL adds them. The result must lie before the year 10000.
+    /// This instant plus an interval in UTC: [`Timestamp::plus_in`].
     pub fn plus(self, interval: Interval, what: &str) -> Result<Self> {
-        let moved = DateTime::<Utc>::from_timestamp_micros(self.0 + UNIX_TO_2000_MICROSECONDS)
-            .and_then(|start| {
-                let months = Months::new(interval.months.unsigned_abs());
-                if interval.months < 0 { start.checked_sub_months(months) } else { start.checked_add_months(months) }
-            })
-            .and_then(|moved| moved.checked_add_signed(TimeDelta::days(interval.days.into())))
-            .and_then(|moved| moved.checked_add_signed(TimeDelta::microseconds(interval.microseconds)));
-        match moved {
-            Some(moved) => Timestamp(moved.timestamp_micros() - UNIX_TO_2000_MICROSECONDS).in_range(what),
-            None => Timestamp(i64::MIN).in_range(what),
+        self.plus_in(TimeZone::UTC, interval, what)
+    }
+
+    /// This instant plus an interval, as PostgreSQL adds them in a session of this time zone: months first (the day cut to the
+    /// length of the month), then days, then microseconds. The result must lie before the year 10000.
+    pub fn plus_in(self, zone: TimeZone, interval: Interval, what: &str) -> Result<Self> {
+        self.moved(zone, interval, 1).unwrap_or(Timestamp(i64::MIN)).in_range(what)
+    }
+
+    /// This instant plus `times` an interval, which may be negative; none beyond what a calendar can tell.
+    pub fn moved(self, zone: TimeZone, interval: Interval, times: i64) -> Option<Self> {
+        let months = i64::from(interval.months).checked_mul(times)?;
+        let days = i64::from(interval.days).checked_mul(times)?;
+        let mut moved = self;
+        if months != 0 {
+            let count = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
+            let local = moved.local(zone)?;
+            moved = Self::from_local(
+                zone,
+                if months < 0 { local.checked_sub_months(count)? } else { local.checked_add_months(count)? },
+            )?;
         }
+        if days != 0 {
+            moved = Self::from_local(zone, moved.local(zone)?.checked_add_signed(TimeDelta::try_days(days)?)?)?;
+        }
+        moved.0.checked_add(interval.microseconds.checked_mul(times)?).map(Self)
+    }
+
+    /// What a clock in this zone shows; none for never.
+    pub fn local(self, zone: TimeZone) -> Option<NaiveDateTime> {
+        let utc = DateTime::<Utc>::from_timestamp_micros(self.0.checked_add(UNIX_TO_2000_MICROSECONDS)?)?;
+        let (known, later) = known_to_zones(utc.naive_utc());
+        zone.0.from_utc_datetime(&known).naive_local().checked_add_signed(later)
+    }
+
+    /// When a clock in this zone shows this: what it shows twice is the second time, what it skips is read as if it had not been
+    /// put forward yet. So does PostgreSQL's `at time zone`.
+    fn from_local(zone: TimeZone, local: NaiveDateTime) -> Option<Self> {
+        let (known, later) = known_to_zones(local);
+        let utc = match zone.0.from_local_datetime(&known) {
+            MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(_, at) => at.naive_utc(),
+            MappedLocalTime::None => {
+                let (_, before) = GapInfo::new(&known, &zone.0)?.begin?;
+                known.checked_sub_offset(chrono::Offset::fix(&before))?
+            }
+        };
+        utc.checked_add_signed(later)?.and_utc().timestamp_micros().checked_sub(UNIX_TO_2000_MICROSECONDS).map(Self)
+    }
+
+    /// Whether [`Timestamp::in_range`] would refuse it for being too late.
+    pub const fn is_too_late(self) -> bool {
+        self.0 >= LIMIT_MICROSECONDS
     }
 
     /// This instant moved by microseconds, for tolerances.
@@ -79,6 +123,52 @@ impl std::fmt::Display for Timestamp {
             Some(instant) => write!(f, "{}", instant.format("%Y-%m-%d %H:%M:%S%.f+00")),
             None => write!(f, "{} microseconds after 2000", self.0),
         }
+    }
+}
+
+/// The first year that the tables of time zones do not reach.
+const ZONES_END_YEAR: i32 = 2100;
+
+/// The same time of a year that the tables of time zones know, and how much later the time asked for is. The last rules go on for
+/// ever, and they are rules of the calendar ("the last Sunday of March"): a year with the same calendar has the same ones.
+fn known_to_zones(at: NaiveDateTime) -> (NaiveDateTime, TimeDelta) {
+    if at.year() < ZONES_END_YEAR {
+        return (at, TimeDelta::zero());
+    }
+    let new_year = |year| NaiveDate::from_ymd_opt(year, 1, 1);
+    let calendar = |year| new_year(year).map(|day| (day.weekday(), day.leap_year()));
+    // Within 28 years each of the 14 calendars comes up.
+    let same = (ZONES_END_YEAR - 28..ZONES_END_YEAR).rev().find(|year| calendar(*year) == calendar(at.year()));
+    let later = same.and_then(|year| Some(new_year(at.year())? - new_year(year)?)).unwrap_or_default();
+    (at - later, later)
+}
+
+/// A time zone of the IANA database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeZone(Tz);
+
+impl TimeZone {
+    pub const UTC: TimeZone = TimeZone(Tz::UTC);
+
+    /// By its name; anything else is 22023, naming the argument.
+    pub fn checked(argument: &'static str, name: &str) -> Result<Self> {
+        Self::from_name(name).ok_or_else(|| {
+            let shown: String = name.chars().take(60).collect();
+            Error::invalid(
+                argument,
+                format!("\"{shown}\" is not known"),
+                "Pass a name of the IANA database, such as 'UTC' or 'Europe/Berlin'.",
+            )
+        })
+    }
+
+    /// In any case, as PostgreSQL reads names.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Tz::from_str_insensitive(name).ok().map(Self)
+    }
+
+    pub fn name(self) -> &'static str {
+        self.0.name()
     }
 }
 
@@ -117,8 +207,6 @@ impl Interval {
 
 #[cfg(test)]
 mod tests {
-    use chrono::NaiveDate;
-
     use super::*;
 
     fn day(year: i32, month: u32, day: u32) -> Timestamp {

@@ -4,7 +4,6 @@ use super::amount::Amount;
 use super::book::{Answer, Book};
 use super::chart::Kind;
 use super::entry::Movement;
-use super::grant::GrantStatus;
 use super::granting::takes_of_any;
 use super::names::{TransactionId, WalletCode};
 use super::request::{Fingerprint, Operation, Part};
@@ -53,7 +52,7 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &TransferCredits) -
     let from = wallet(book, &request.from_wallet)?;
     let to = wallet(book, &request.to_wallet)?;
     refuse_unless(book, from, &[WalletStatus::Active], "transfer out")?;
-    refuse_unless(book, to, &[WalletStatus::Active, WalletStatus::Frozen], "transfer in")?;
+    refuse_unless(book, to, WalletStatus::NOT_CLOSED, "transfer in")?;
     let (from_unit, to_unit) = (&book.wallets[from].unit, &book.wallets[to].unit);
     if from_unit != to_unit {
         return Err(Error::invalid(
@@ -67,7 +66,7 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &TransferCredits) -
     for take in takes_of_any(book, from, request.amount)? {
         let terms = book.grant(take.grant).terms.clone();
         book.post(transaction, from, Movement::new(Kind::TransferOut, take.credits, Some(take.grant), now))?;
-        book.add_grant(transaction, to, Kind::TransferIn, take.credits, terms, GrantStatus::Active)?;
+        book.add_grant(transaction, to, Kind::TransferIn, take.credits, terms, now)?;
     }
     Ok(())
 }

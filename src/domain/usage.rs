@@ -4,7 +4,7 @@ use super::amount::Amount;
 use super::book::{Answer, Book};
 use super::chart::Kind;
 use super::entry::Movement;
-use super::fefo::{self, Take};
+use super::fefo::{self, Take, post_take};
 use super::names::{EventName, TransactionId, WalletCode};
 use super::overage;
 use super::request::{Fingerprint, Operation, Part};
@@ -35,7 +35,7 @@ codes! {
 const FUTURE_TOLERANCE_MICROSECONDS: i64 = 5 * 60 * 1_000_000;
 
 /// The wallets a call considers: the one named, or all active ones of the unit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
     pub wallet: Option<WalletCode>,
     /// Ignored if a wallet is named.
@@ -56,6 +56,13 @@ impl Scope {
             None => wallet.unit == self.unit && wallet.status == WalletStatus::Active,
         });
         considered.map(|(index, _)| index).collect()
+    }
+
+    /// Those of them that can be spent from.
+    pub fn active(&self, book: &Book<'_>) -> Vec<usize> {
+        let mut wallets = self.wallets(book);
+        wallets.retain(|index| book.wallets[*index].status == WalletStatus::Active);
+        wallets
     }
 
     /// The same, refusing a call that no active wallet can answer.
@@ -161,31 +168,30 @@ impl DeductUsage {
     }
 }
 
+impl Deduction {
+    /// What a request came to, from the record of it. `requested` is what was asked for if all of it was taken.
+    pub fn of(Answer { recorded, replayed }: Answer, requested: Amount, balance: Amount) -> Self {
+        let deducted = recorded.sum(Kind::is_usage);
+        let overage = recorded.sum(Kind::is_overage);
+        let requested = recorded.requested.unwrap_or(requested);
+        let status = if recorded.lines.is_empty() {
+            DeductionStatus::Insufficient
+        } else if deducted + overage < requested {
+            DeductionStatus::Partial
+        } else if overage.is_positive() {
+            DeductionStatus::Overage
+        } else {
+            DeductionStatus::Charged
+        };
+        let transaction_id = (status != DeductionStatus::Insufficient).then_some(recorded.id);
+        Self { transaction_id, status, requested, deducted, overage, balance, replayed }
+    }
+}
+
 /// Deducts once for its key.
 pub fn deduct(book: &mut Book<'_>, key: Option<&TransactionId>, request: &DeductUsage) -> Result<Deduction> {
-    let Answer { recorded, replayed } =
-        book.once(key, request.fingerprint(), |book, transaction| execute(book, transaction, request))?;
-    let deducted = recorded.sum(Kind::is_usage);
-    let overage = recorded.sum(Kind::is_overage);
-    let requested = recorded.requested.unwrap_or(request.amount);
-    let status = if recorded.lines.is_empty() {
-        DeductionStatus::Insufficient
-    } else if deducted + overage < requested {
-        DeductionStatus::Partial
-    } else if overage.is_positive() {
-        DeductionStatus::Overage
-    } else {
-        DeductionStatus::Charged
-    };
-    Ok(Deduction {
-        transaction_id: (status != DeductionStatus::Insufficient).then_some(recorded.id),
-        status,
-        requested,
-        deducted,
-        overage,
-        balance: book.spendable(&request.scope.wallets(book)),
-        replayed,
-    })
+    let answer = book.once(key, request.fingerprint(), |book, transaction| execute(book, transaction, request))?;
+    Ok(Deduction::of(answer, request.amount, book.spendable(&request.scope.wallets(book))))
 }
 
 /// `occurred_at`, unless it lies further in the future than clocks differ.
@@ -201,39 +207,28 @@ fn checked_usage_at(occurred_at: Option<Timestamp>, now: Timestamp) -> Result<Op
 }
 
 fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Result<()> {
-    let usage_at = checked_usage_at(request.occurred_at, book.now)?;
+    let wanted = Wanted {
+        amount: request.amount,
+        event_name: request.event_name.clone(),
+        usage_at: checked_usage_at(request.occurred_at, book.now)?,
+        on_insufficient: request.on_insufficient,
+    };
     let wallets = request.scope.active_wallets(book)?;
-    let plan = fefo::plan(book, &wallets, request.amount, fefo::Usage::Event(request.event_name.as_ref()), usage_at);
-    let mut overage = None;
-    let mut requested = None;
-    if plan.shortfall.is_positive() {
-        overage =
-            overage::last_wallet_with_room(book, &wallets, plan.shortfall).map(|(wallet, room)| (wallet, room, plan.shortfall));
-        if overage.is_none() {
-            match request.on_insufficient {
-                OnInsufficient::Error => return Err(insufficient(book, request, plan.covered())),
-                OnInsufficient::Report => return Ok(()),
-                OnInsufficient::Partial => {
-                    overage = last_partial_room(book, &wallets, plan.shortfall);
-                    if plan.takes.is_empty() && overage.is_none() {
-                        return Ok(());
-                    }
-                    requested = Some(request.amount);
-                }
-            }
+    let cover = match wanted.cover(book, &wallets) {
+        Ok(cover) => cover,
+        Err(covered) if request.on_insufficient == OnInsufficient::Error => {
+            let hint =
+                "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'.";
+            return Err(insufficient(book, request.amount, covered, &request.scope, hint));
         }
-    }
+        Err(_) => return Ok(()),
+    };
     let opened = &mut book.transactions[transaction];
-    opened.requested = requested;
-    opened.event_name = request.event_name.clone();
-    opened.usage_at = usage_at;
+    opened.requested = cover.is_partial.then_some(request.amount);
+    opened.event_name = wanted.event_name;
+    opened.usage_at = wanted.usage_at;
     opened.metadata = request.metadata.clone();
-    for take in &plan.takes {
-        post_take(book, transaction, take, Kind::Usage)?;
-    }
-    if let Some((wallet, room, credits)) = overage {
-        overage::charge(book, transaction, wallet, room, credits)?;
-    }
+    cover.charge(book, transaction)?;
     if request.amount.is_zero() {
         let now = book.now;
         book.post(transaction, wallets[0], Movement::new(Kind::Usage, Amount::ZERO, None, now))?;
@@ -241,27 +236,63 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
     Ok(())
 }
 
-fn last_partial_room(book: &Book<'_>, wallets: &[usize], shortfall: Amount) -> Option<(usize, OverageRoom, Amount)> {
-    let (wallet, room) = overage::last_wallet_with_room(book, wallets, Amount::from_units(1))?;
-    let credits = room.fitting(shortfall);
-    Some((wallet, room, credits))
+/// Usage to be paid by some wallets.
+pub struct Wanted {
+    pub amount: Amount,
+    pub event_name: Option<EventName>,
+    /// The caller's time of late usage.
+    pub usage_at: Option<Timestamp>,
+    pub on_insufficient: OnInsufficient,
 }
 
-/// Takes planned credits from a grant, as usage or for another purpose.
-pub fn post_take(book: &mut Book<'_>, transaction: usize, take: &Take, kind: Kind) -> Result<()> {
-    let now = book.now;
-    if take.reverses_expiry {
-        book.post(transaction, take.wallet, Movement::new(Kind::ExpirationReversed, take.credits, Some(take.grant), now))?;
-    }
-    book.post(transaction, take.wallet, Movement::new(kind, take.credits, Some(take.grant), now))
+/// What pays for usage.
+pub struct Cover {
+    takes: Vec<Take>,
+    overage: Option<(usize, OverageRoom, Amount)>,
+    /// It pays less than was wanted.
+    pub is_partial: bool,
 }
 
-fn insufficient(book: &Book<'_>, request: &DeductUsage, available: Amount) -> Error {
-    Error::InsufficientCredits {
-        customer_id: book.customer_id.to_string(),
-        requested: request.amount,
-        available,
-        considered: request.scope.describe(),
-        hint: "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'.",
+impl Wanted {
+    /// What pays for it in these wallets: grants, then the overage of one wallet. If that is not enough (or, for `partial`,
+    /// nothing), what the grants would cover.
+    pub fn cover(&self, book: &mut Book<'_>, wallets: &[usize]) -> Result<Cover, Amount> {
+        let plan = fefo::plan(book, wallets, self.amount, fefo::Usage::Event(self.event_name.as_ref()), self.usage_at);
+        let (shortfall, covered) = (plan.shortfall, plan.covered());
+        if shortfall.is_zero() {
+            return Ok(Cover { takes: plan.takes, overage: None, is_partial: false });
+        }
+        if let Some((wallet, room)) = overage::last_wallet_with_room(book, wallets, shortfall) {
+            return Ok(Cover { takes: plan.takes, overage: Some((wallet, room, shortfall)), is_partial: false });
+        }
+        if self.on_insufficient != OnInsufficient::Partial {
+            return Err(covered);
+        }
+        let overage = overage::last_wallet_with_room(book, wallets, Amount::from_units(1)).map(|(wallet, room)| {
+            let credits = room.fitting(shortfall);
+            (wallet, room, credits)
+        });
+        if plan.takes.is_empty() && overage.is_none() {
+            return Err(covered);
+        }
+        Ok(Cover { takes: plan.takes, overage, is_partial: true })
     }
+}
+
+impl Cover {
+    pub fn charge(self, book: &mut Book<'_>, transaction: usize) -> Result<()> {
+        for take in &self.takes {
+            post_take(book, transaction, take, Kind::Usage)?;
+        }
+        match self.overage {
+            Some((wallet, room, credits)) => overage::charge(book, transaction, wallet, room, credits),
+            None => Ok(()),
+        }
+    }
+}
+
+/// *Insufficient credits*, and what to do about it.
+pub fn insufficient(book: &Book<'_>, requested: Amount, available: Amount, scope: &Scope, hint: &'static str) -> Error {
+    let customer_id = book.customer_id.to_string();
+    Error::InsufficientCredits { customer_id, requested, available, considered: scope.describe(), hint }
 }

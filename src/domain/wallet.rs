@@ -55,6 +55,11 @@ codes! {
     }
 }
 
+impl WalletStatus {
+    /// Where time goes on, and credits may come in.
+    pub const NOT_CLOSED: &[WalletStatus] = &[WalletStatus::Active, WalletStatus::Frozen];
+}
+
 codes! {
     /// What happens to usage that the grants do not cover (SPEC 9).
     OveragePolicy {
@@ -133,6 +138,13 @@ pub struct Wallet {
 }
 
 impl Wallet {
+    /// Refuses (22003) so many more credits than its totals can count. They are counted together, so that what is scheduled or
+    /// held can always come (back) to the balance.
+    pub fn fits_more(&self, credits: Amount) -> Result<()> {
+        let total = self.balance + self.held + self.scheduled + credits;
+        total.in_range(&format!("the total of wallet \"{}\"", self.code)).map(drop)
+    }
+
     /// How this wallet takes overage, and how much more; none if its policy is to block.
     pub fn overage_room(&self) -> Option<OverageRoom> {
         let settings = &self.settings;

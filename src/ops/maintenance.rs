@@ -2,63 +2,112 @@
 
 use super::connected;
 use crate::domain::amount::Amount;
+use crate::domain::book::Book;
 use crate::domain::chart::Kind;
+use crate::domain::entry::Entry;
+use crate::domain::grant::Origin;
+use crate::domain::wallet::codes;
 use crate::error::Result;
-use crate::storage::books::{self, Changes};
-use crate::storage::statement::Access;
-use crate::storage::{clock, wallets};
+use crate::storage::{books, clock, jobs, wallets};
+
+codes! {
+    /// What maintenance does, as it is counted.
+    Task {
+        LapseHolds = "lapse_holds",
+        ExpireGrants = "expire_grants",
+        RenewGrants = "renew_grants",
+        RunContracts = "run_contracts",
+        ActivateGrants = "activate_grants",
+        RepayDebt = "repay_debt",
+    }
+}
+
+impl Task {
+    pub const ALL: [Task; 6] =
+        [Task::LapseHolds, Task::ExpireGrants, Task::RenewGrants, Task::RunContracts, Task::ActivateGrants, Task::RepayDebt];
+
+    /// The task that an entry written by settling counts for.
+    fn of(book: &Book<'_>, entry: &Entry) -> Option<Task> {
+        match entry.movement.kind {
+            Kind::HoldReleased => Some(Task::LapseHolds),
+            Kind::Expiration => Some(Task::ExpireGrants),
+            Kind::GrantActivated => Some(Task::ActivateGrants),
+            Kind::OverdraftRepaid => Some(Task::RepayDebt),
+            Kind::Grant => match entry.movement.grant.and_then(|id| book.grant(id).terms.origin.as_ref()) {
+                Some(Origin::Instalment(_)) => Some(Task::RunContracts),
+                _ => Some(Task::RenewGrants),
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Entries written, and their credits. The end of a contract counts too, though it may write none.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Done {
+    pub items: i64,
+    pub credits: Amount,
+}
+
+impl Done {
+    fn count(&mut self, entry: &Entry) {
+        self.items += 1;
+        self.credits += entry.movement.credits;
+    }
+}
 
 /// What one call settled.
 #[derive(Debug, Default)]
 pub struct Settled {
     pub customers: i64,
     pub more_due: bool,
-    by_kind: Vec<(Kind, Done)>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Done {
-    pub entries: i64,
-    pub credits: Amount,
+    pub rolled_over: Done,
+    tasks: [Done; Task::ALL.len()],
 }
 
 impl Settled {
-    /// The entries of one kind that settling wrote.
-    pub fn of(&self, kind: Kind) -> Done {
-        self.by_kind.iter().find(|(other, _)| *other == kind).map(|(_, done)| *done).unwrap_or_default()
+    pub fn of(&self, task: Task) -> Done {
+        self.tasks[task as usize]
     }
 
-    fn count(&mut self, kind: Kind, credits: Amount) {
-        let index = self.by_kind.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
-            self.by_kind.push((kind, Done::default()));
-            self.by_kind.len() - 1
-        });
-        let done = &mut self.by_kind[index].1;
-        done.entries += 1;
-        done.credits += credits;
+    fn count(&mut self, book: &Book<'_>) {
+        self.customers += 1;
+        for entry in &book.entries {
+            if let Some(task) = Task::of(book, entry) {
+                self.tasks[task as usize].count(entry);
+            } else if entry.movement.kind == Kind::RolloverIn {
+                self.rolled_over.count(entry);
+            }
+        }
+        self.tasks[Task::RunContracts as usize].items += book.contracts.changed_in(|contract| &contract.has_ended).count() as i64;
     }
 }
 
-/// Settles up to `customers_max` customers with something due, those nobody else has locked, completely.
-pub fn settle_due(customers_max: i64) -> Result<Settled> {
+/// Customers read and stored together.
+const CUSTOMERS_PER_CHUNK: usize = 500;
+
+/// Settles up to `customers_max` customers with something due (with something of one task due, if named), those nobody else has
+/// locked, completely.
+pub fn settle_due(customers_max: i64, task: Option<Task>) -> Result<Settled> {
     connected(|| {
         let now = clock::now()?;
+        let code = task.map(Task::code);
         let mut settled = Settled::default();
-        for (customer_id, time) in wallets::lock_due(now, customers_max) {
-            let done = books::with_settled(Access::Write, &customer_id, time, |book, before| {
-                books::store(&Changes { book, before, time });
-                settled.customers += 1;
-                for entry in &book.entries {
-                    settled.count(entry.movement.kind, entry.movement.credits);
-                }
-                Ok(())
-            });
-            // Nothing of this customer was written; the others must not wait for whoever looks into it.
-            if let Err(error) = done {
-                pgrx::warning!("customer \"{customer_id}\" was not settled: {error}");
-            }
+        let mut locked = wallets::lock_due(now, customers_max, code);
+        // Neighbours in every index are then written one after the other.
+        locked.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for customers in locked.chunks(CUSTOMERS_PER_CHUNK) {
+            books::settle_all(
+                customers,
+                |book| settled.count(book),
+                // Nothing of this customer was written; the others must not wait for whoever looks into it.
+                |customer_id, error| pgrx::warning!("customer \"{customer_id}\" was not settled: {error}"),
+            );
         }
-        settled.more_due = wallets::any_due(now);
+        settled.more_due = wallets::any_due(now, code);
+        let ran = Task::ALL.into_iter().filter(|ran| task.is_none_or(|task| task == *ran));
+        let ran: Vec<_> = ran.map(|ran| (ran.code(), settled.of(ran).items)).collect();
+        jobs::record(now, &ran);
         Ok(settled)
     })
 }

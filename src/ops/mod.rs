@@ -4,9 +4,12 @@
 //! lets the domain decide, and stores each changed row once. [`read`] is the same without the lock and without the last step, so
 //! that what is read is exactly what settling at this instant would leave.
 
+pub mod contracts;
 pub mod grants;
+pub mod holds;
 pub mod maintenance;
 pub mod reading;
+pub mod recurring;
 pub mod usage;
 pub mod verification;
 pub mod wallets;
@@ -15,18 +18,14 @@ use crate::domain::book::Book;
 use crate::domain::names::CustomerId;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
-use crate::storage::books::{self, Changes};
+use crate::storage::books;
 use crate::storage::statement::{Access, connected};
 use crate::storage::wallets::{self as stored_wallets, CustomerTime};
 
 /// Changes a customer's book under its lock.
 fn change<T>(customer_id: &CustomerId, work: impl FnOnce(&mut Book<'_>) -> Result<T>) -> Result<T> {
     let time = stored_wallets::lock(customer_id).ok_or_else(|| no_wallet(customer_id))?;
-    books::with_settled(Access::Write, customer_id, time, |book, before| {
-        let result = work(book)?;
-        books::store(&Changes { book, before, time });
-        Ok(result)
-    })
+    books::with_settled(Access::Write, customer_id, time, work)
 }
 
 /// Reads a customer's book, settled in memory up to now, or up to a later instant; none if the customer has no wallet.
@@ -40,7 +39,7 @@ fn read<T>(
             return Ok(None);
         };
         let time = CustomerTime { now: until.map_or(time.now, |until| until.max(time.now)), ..time };
-        books::with_settled(Access::Read, customer_id, time, |book, _| work(book)).map(Some)
+        books::with_settled(Access::Read, customer_id, time, work).map(Some)
     })
 }
 

@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use super::{change, connected, no_wallet, read};
 use crate::domain::amount::Amount;
-use crate::domain::book::Ids;
 use crate::domain::fefo::{self, Usage};
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
+use crate::domain::reader::Ids;
 use crate::domain::refund::{self, Refund, RefundUsage};
 use crate::domain::usage::{self, DeductUsage, Deduction, DeductionStatus, Scope};
 use crate::error::Result;

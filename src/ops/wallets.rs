@@ -38,7 +38,7 @@ pub fn configure(customer_id: &CustomerId, code: &WalletCode, set: impl FnOnce(&
     connected(|| {
         change(customer_id, |book| {
             let index = find_wallet(book, code)?;
-            refuse_unless(book, index, &[WalletStatus::Active, WalletStatus::Frozen], "new settings")?;
+            refuse_unless(book, index, WalletStatus::NOT_CLOSED, "new settings")?;
             set(&mut book.wallets[index].settings)?;
             stored::configure(book, index);
             Ok(())

@@ -298,6 +298,11 @@ pub unsafe fn elements<T: Codec>(datum: pg_sys::Datum) -> Option<Vec<Option<T>>>
     }
 }
 
+/// Names as the text of a JSON array.
+pub fn json_array(names: &[String]) -> String {
+    serde_json::Value::from(names).to_string()
+}
+
 impl Codec for Vec<String> {
     const OID: pg_sys::Oid = pg_sys::TEXTARRAYOID;
     const LAYOUT: (i16, bool, u8) = (-1, false, b'i');

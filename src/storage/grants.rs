@@ -2,15 +2,15 @@
 
 use std::cell::OnceCell;
 
-use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::codec::{Codec, array, text};
+use super::codec::{Codec, array, json_array, text};
+use super::columns::{Columns, instants};
 use super::statement::{Access, Parameter, Row, Statement, statements};
 use super::wallets::{Head, StoredWallet, stored_code};
 use crate::domain::book::Book;
-use crate::domain::grant::{Grant, GrantStatus, GrantTerms, GrantType, SpendingOrder};
-use crate::domain::names::{CustomerId, WalletCode};
+use crate::domain::grant::{Grant, GrantStatus, GrantTerms, GrantType, Origin, SpendingOrder};
+use crate::domain::names::{ContractCode, CustomerId, RecurringCode, WalletCode};
 use crate::domain::time::Timestamp;
 use crate::domain::wallet::Wallet;
 
@@ -20,7 +20,7 @@ macro_rules! columns {
     () => {
         "select grant_id, wallet, created_seq, status::text as status_code, amount, remaining, expired,
                 grant_type::text as grant_type_code, priority, effective_at,
-                expires_at, unit_price, currency, applies_to, metadata::text
+                expires_at, unit_price, currency, applies_to, metadata::text, recurring_grant, contract, rolled_over
          from credits_data.grants "
     };
 }
@@ -45,11 +45,16 @@ statements! {
         order by priority, expires_at, unlimited, grant_type, effective_at, created_seq
         limit $9");
 
-    /// What is due. Index scan on grants_due.
-    DUE_UNTIL(TEXTOID, TIMESTAMPTZOID) = concat!(columns!(), "
-        where customer_id = $1
-          and due_at <= $2
-          and due_at < 'infinity'");
+    /// What is due of many customers, until an instant of each. Index scan on grants_due for each.
+    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
+        select c.customer_id, g.*
+        from unnest($1, $2) as c (customer_id, until)
+        cross join lateral (", columns!(), "
+            where customer_id = c.customer_id
+              and due_at <= c.until
+              and due_at < 'infinity'
+            offset 0
+        ) g");
 
     /// What is due next. Index scan on grants_due, as many rows as asked for.
     DUE_AFTER(TEXTOID, TIMESTAMPTZOID, INT8OID, INT8OID) = concat!(columns!(), "
@@ -79,22 +84,72 @@ statements! {
         where customer_id = $1
           and wallet in (select w.wallet from credits_data.wallets w where w.customer_id = $1)");
 
+    /// What rolled over from a recurring grant and can be spent. Index scan on grants_rolled_over.
+    ROLLED_OVER(TEXTOID, TEXTOID) = concat!(columns!(), "
+        where customer_id = $1
+          and recurring_grant = $2
+          and rolled_over
+          and status = 'active'");
+
+    /// The same of every recurring grant with a cap that is due, of many customers, until an instant of each.
+    ROLLED_OVER_DUE(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
+        select c.customer_id, g.*
+        from unnest($1, $2) as c (customer_id, until)
+        cross join lateral (
+            select r.recurring_grant
+            from credits_data.recurring_grants r
+            where r.customer_id = c.customer_id
+              and r.due_at <= c.until
+              and r.due_at < 'infinity'
+              and (r.rollover_cap is not null or r.period_rollover_cap is not null)
+            offset 0
+        ) due
+        cross join lateral (", columns!(), "
+            where customer_id = c.customer_id
+              and recurring_grant = due.recurring_grant
+              and rolled_over
+              and status = 'active'
+            offset 0
+        ) g");
+
+    /// The grants of a contract that it can still end. Index scan on grants_contract.
+    INSTALMENTS(TEXTOID, TEXTOID) = concat!(columns!(), "
+        where customer_id = $1
+          and contract = $2
+          and not rolled_over
+          and status in ('active', 'exhausted')");
+
     /// New grants of many customers. `applies_to` crosses as text, since arrays of arrays must be rectangular.
     CREATE(
         TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
         TIMESTAMPTZARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-        TEXTARRAYOID
+        TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID
     ) = "
         insert into credits_data.grants (
             customer_id, grant_id, wallet, created_seq, priority, grant_type, effective_at, expires_at, due_at, status, amount,
-            remaining, expired, unit_price, currency, applies_to, unlimited, metadata
+            remaining, expired, unit_price, currency, applies_to, unlimited, metadata, recurring_grant, contract, rolled_over
         )
         select customer_id, grant_id, wallet, created_seq, priority, grant_type::credits_data.grant_type, effective_at, expires_at,
                due_at, status::credits_data.grant_status, amount, remaining, expired, unit_price, currency,
-               (select array_agg(name) from jsonb_array_elements_text(applies_to::jsonb) name), applies_to is null, metadata::jsonb
-        from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-            as n (customer_id, grant_id, wallet, created_seq, priority, grant_type, effective_at, expires_at, due_at, status, amount,
-                  remaining, expired, unit_price, currency, applies_to, metadata)";
+               (select array_agg(name) from jsonb_array_elements_text(applies_to::jsonb) name), applies_to is null, metadata::jsonb,
+               recurring_grant, contract, rolled_over
+        from (
+            select unnest($1) as customer_id, unnest($2) as grant_id, unnest($3) as wallet, unnest($4) as created_seq,
+                   unnest($5) as priority, unnest($6) as grant_type, unnest($7) as effective_at, unnest($8) as expires_at,
+                   unnest($9) as due_at, unnest($10) as status, unnest($11) as amount, unnest($12) as remaining,
+                   unnest($13) as expired, unnest($14) as unit_price, unnest($15) as currency, unnest($16) as applies_to,
+                   unnest($17) as metadata, unnest($18) as recurring_grant, unnest($19) as contract, unnest($20) as rolled_over
+        ) n";
+
+    /// Sends riding grants back to their own rows: primary key, one row each. Their wallets' rows are stored after it.
+    DISMOUNT(TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID) = "
+        update credits_data.grants g
+        set remaining = n.remaining
+        from (
+            select unnest($1) as customer_id, unnest($2) as grant_id, unnest($3) as remaining
+        ) n
+        where g.customer_id = n.customer_id
+          and g.grant_id = n.grant_id";
 
     /// What changed of many grants: primary key, one row each.
     STORE(TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID) = "
@@ -103,9 +158,65 @@ statements! {
             remaining = n.remaining,
             expired = n.expired,
             due_at = n.due_at
-        from unnest($1, $2, $3, $4, $5, $6) as n (customer_id, grant_id, status, remaining, expired, due_at)
+        from (
+            select unnest($1) as customer_id, unnest($2) as grant_id, unnest($3) as status, unnest($4) as remaining,
+                   unnest($5) as expired, unnest($6) as due_at
+        ) n
         where g.customer_id = n.customer_id
           and g.grant_id = n.grant_id";
+}
+
+/// A grant as stored, with the code of its wallet.
+pub struct StoredGrant {
+    wallet: String,
+    grant: Grant,
+}
+
+impl StoredGrant {
+    fn read(mut row: Row) -> Self {
+        let id = row.take();
+        let wallet = row.take();
+        let grant = Grant {
+            id,
+            wallet: 0,
+            created_seq: row.take(),
+            status: stored_code(row.take(), GrantStatus::from_code),
+            amount: row.take(),
+            remaining: row.take(),
+            expired: row.take(),
+            terms: GrantTerms {
+                grant_type: stored_code(row.take(), GrantType::from_code),
+                priority: row.take(),
+                effective_at: row.take(),
+                expires_at: row.take(),
+                unit_price: row.optional(),
+                currency: row.optional(),
+                applies_to: row.optional(),
+                metadata: row.take(),
+                origin: origin(row.optional(), row.optional(), row.take()),
+            },
+        };
+        Self { wallet, grant }
+    }
+}
+
+/// What is due of some customers, until an instant of each.
+pub fn due_until(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, StoredGrant)> {
+    of_customers(&DUE_UNTIL, access, customers)
+}
+
+/// What rolled over and is not spent of the capped recurring grants that are due, until an instant of each customer.
+pub fn rolled_over_due(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, StoredGrant)> {
+    of_customers(&ROLLED_OVER_DUE, access, customers)
+}
+
+fn of_customers(
+    statement: &'static std::thread::LocalKey<Statement>,
+    access: Access,
+    customers: &[(&CustomerId, Timestamp)],
+) -> Vec<(CustomerId, StoredGrant)> {
+    let rows = statement.with(|statement| statement.run(access, &instants(customers)));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), StoredGrant::read(row))).collect()
 }
 
 /// The stored grants of one customer.
@@ -133,7 +244,7 @@ impl<'a> Grants<'a> {
 
     fn read(&self, statement: &'static std::thread::LocalKey<Statement>, parameters: &[Parameter]) -> Vec<Grant> {
         let rows = statement.with(|statement| statement.run(self.access, parameters));
-        rows.iter().map(|row| self.grant(row)).collect()
+        rows.iter().map(|row| self.placed(StoredGrant::read(row))).collect()
     }
 
     /// The index of a stored wallet in the book.
@@ -145,26 +256,9 @@ impl<'a> Grants<'a> {
         }
     }
 
-    fn grant(&self, mut row: Row) -> Grant {
-        let mut grant = Grant {
-            id: row.take(),
-            wallet: self.wallet_index(&row.take::<String>()),
-            created_seq: row.take(),
-            status: stored_code(row.take(), GrantStatus::from_code),
-            amount: row.take(),
-            remaining: row.take(),
-            expired: row.take(),
-            terms: GrantTerms {
-                grant_type: stored_code(row.take(), GrantType::from_code),
-                priority: row.take(),
-                effective_at: row.take(),
-                expires_at: row.take(),
-                unit_price: row.optional(),
-                currency: row.optional(),
-                applies_to: row.optional(),
-                metadata: row.take(),
-            },
-        };
+    /// The grant as the book knows it: by the index of its wallet, and with what is left of it if it rides.
+    pub fn placed(&self, StoredGrant { wallet, mut grant }: StoredGrant) -> Grant {
+        grant.wallet = self.wallet_index(&wallet);
         if let Some(head) = self.heads.iter().find(|head| head.grant == grant.id) {
             grant.remaining = head.remaining;
         }
@@ -195,10 +289,6 @@ impl<'a> Grants<'a> {
         self.read(&LIVE_AFTER, &parameters)
     }
 
-    pub fn due_until(&self, until: Timestamp) -> Vec<Grant> {
-        self.read(&DUE_UNTIL, &[self.customer(), Some(until.encode())])
-    }
-
     pub fn due_after(&self, after: Timestamp, skip: usize, grants_max: usize) -> Vec<Grant> {
         let parameters =
             [self.customer(), Some(after.encode()), Some((skip as i64).encode()), Some((grants_max as i64).encode())];
@@ -214,65 +304,97 @@ impl<'a> Grants<'a> {
         self.read(&ALL, &[self.customer()])
     }
 
+    pub fn rolled_over(&self, code: &RecurringCode) -> Vec<Grant> {
+        self.read(&ROLLED_OVER, &[self.customer(), Some(text(code.as_str()))])
+    }
+
+    pub fn instalments(&self, code: &ContractCode) -> Vec<Grant> {
+        self.read(&INSTALMENTS, &[self.customer(), Some(text(code.as_str()))])
+    }
+
     pub fn by_id(&self, id: Uuid) -> Option<Grant> {
         self.read(&BY_ID, &[self.customer(), Some(id.encode())]).pop()
     }
 }
 
+fn origin(recurring: Option<String>, contract: Option<String>, rolled_over: bool) -> Option<Origin> {
+    let recurring = recurring.map(RecurringCode::stored);
+    let contract = contract.map(ContractCode::stored);
+    match (recurring, contract, rolled_over) {
+        (Some(code), _, false) => Some(Origin::Period(code)),
+        (Some(code), _, true) => Some(Origin::PeriodRollover(code)),
+        (None, Some(code), false) => Some(Origin::Instalment(code)),
+        (None, Some(code), true) => Some(Origin::ContractRollover(code)),
+        (None, None, _) => None,
+    }
+}
+
 /// Stores the grants that some books created and changed.
 pub fn store(books: &[&Book<'_>]) {
-    let all = || books.iter().flat_map(|book| book.grants.values().map(move |copy| (*book, copy)));
-    let created: Vec<_> = all().filter(|(_, copy)| copy.is_new()).map(|(book, copy)| (book, &copy.grant)).collect();
-    let changed: Vec<_> = all().filter(|(_, copy)| copy.is_changed()).map(|(book, copy)| (book, &copy.grant)).collect();
-    create(&created);
-    update(&changed);
+    create(&Columns::of(books, |book| book.grants.values().filter(|copy| copy.is_new()).map(|copy| &copy.grant)));
+    update(&Columns::of(books, |book| book.grants.values().filter(|copy| copy.is_changed()).map(|copy| &copy.grant)));
 }
 
-fn column<T: Codec>(grants: &[(&Book<'_>, &Grant)], value: impl Fn(&Grant) -> Option<T>) -> Parameter {
-    Some(array(grants.iter().map(|(_, grant)| value(grant))))
-}
-
-fn customers(grants: &[(&Book<'_>, &Grant)]) -> Option<pg_sys::Datum> {
-    Some(array(grants.iter().map(|(book, _)| Some(book.customer_id.to_string()))))
-}
-
-fn create(grants: &[(&Book<'_>, &Grant)]) {
+fn create(grants: &Columns<'_, '_, Grant>) {
     if grants.is_empty() {
         return;
     }
     let parameters = [
-        customers(grants),
-        column(grants, |grant| Some(grant.id)),
-        Some(array(grants.iter().map(|(book, grant)| Some(book.wallets[grant.wallet].code.to_string())))),
-        column(grants, |grant| Some(grant.created_seq)),
-        column(grants, |grant| Some(grant.terms.priority)),
-        column(grants, |grant| Some(grant.terms.grant_type.code().to_owned())),
-        column(grants, |grant| Some(grant.terms.effective_at)),
-        column(grants, |grant| Some(grant.terms.expires_at)),
-        column(grants, |grant| Some(grant.due_at())),
-        column(grants, |grant| Some(grant.status.code().to_owned())),
-        column(grants, |grant| Some(grant.amount)),
-        column(grants, |grant| Some(grant.remaining)),
-        column(grants, |grant| Some(grant.expired)),
-        column(grants, |grant| grant.terms.unit_price),
-        column(grants, |grant| grant.terms.currency.clone()),
-        column(grants, |grant| grant.terms.applies_to.as_ref().map(|names| serde_json::Value::from(names.clone()).to_string())),
-        column(grants, |grant| Some(grant.terms.metadata.clone())),
+        grants.customers(),
+        grants.column(|grant| Some(grant.id)),
+        grants.column_with_book(|book, grant| Some(book.wallets[grant.wallet].code.to_string())),
+        grants.column(|grant| Some(grant.created_seq)),
+        grants.column(|grant| Some(grant.terms.priority)),
+        grants.column(|grant| Some(grant.terms.grant_type.code().to_owned())),
+        grants.column(|grant| Some(grant.terms.effective_at)),
+        grants.column(|grant| Some(grant.terms.expires_at)),
+        grants.column(|grant| Some(grant.due_at())),
+        grants.column(|grant| Some(grant.status.code().to_owned())),
+        grants.column(|grant| Some(grant.amount)),
+        grants.column(|grant| Some(grant.remaining)),
+        grants.column(|grant| Some(grant.expired)),
+        grants.column(|grant| grant.terms.unit_price),
+        grants.column(|grant| grant.terms.currency.clone()),
+        grants.column(|grant| grant.terms.applies_to.as_deref().map(json_array)),
+        grants.column(|grant| Some(grant.terms.metadata.clone())),
+        grants.column(|grant| match &grant.terms.origin {
+            Some(Origin::Period(code) | Origin::PeriodRollover(code)) => Some(code.to_string()),
+            _ => None,
+        }),
+        grants.column(|grant| match &grant.terms.origin {
+            Some(Origin::Instalment(code) | Origin::ContractRollover(code)) => Some(code.to_string()),
+            _ => None,
+        }),
+        grants.column(|grant| Some(matches!(grant.terms.origin, Some(Origin::PeriodRollover(_) | Origin::ContractRollover(_))))),
     ];
     CREATE.with(|statement| statement.run(Access::Write, &parameters));
 }
 
-fn update(grants: &[(&Book<'_>, &Grant)]) {
+fn update(grants: &Columns<'_, '_, Grant>) {
     if grants.is_empty() {
         return;
     }
     let parameters = [
-        customers(grants),
-        column(grants, |grant| Some(grant.id)),
-        column(grants, |grant| Some(grant.status.code().to_owned())),
-        column(grants, |grant| Some(grant.remaining)),
-        column(grants, |grant| Some(grant.expired)),
-        column(grants, |grant| Some(grant.due_at())),
+        grants.customers(),
+        grants.column(|grant| Some(grant.id)),
+        grants.column(|grant| Some(grant.status.code().to_owned())),
+        grants.column(|grant| Some(grant.remaining)),
+        grants.column(|grant| Some(grant.expired)),
+        grants.column(|grant| Some(grant.due_at())),
     ];
     STORE.with(|statement| statement.run(Access::Write, &parameters));
+}
+
+/// Sends riding grants back to their own rows. The caller stores the wallets, with whatever rides on them from now on.
+pub fn dismount(heads: &[(&CustomerId, Head)]) {
+    if heads.is_empty() {
+        return;
+    }
+    let parameters = [
+        Some(array(heads.iter().map(|(customer_id, _)| Some(customer_id.to_string())))),
+        Some(array(heads.iter().map(|(_, head)| Some(head.grant)))),
+        Some(array(heads.iter().map(|(_, head)| Some(head.remaining)))),
+    ];
+    let dismounted = DISMOUNT.with(|statement| statement.run(Access::Write, &parameters)).count();
+    assert!(dismounted == heads.len(), "a grant that rides on a wallet is missing");
 }

@@ -26,10 +26,13 @@ statements! {
         select seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet,
                transaction_id, credits, balance_after, grant_id, event_name, usage_at, requested,
                unit_price, currency, refers_to, reverses_seq, metadata::jsonb
-        from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-            as n (seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet,
-                  transaction_id, credits, balance_after, grant_id, event_name, usage_at, requested,
-                  unit_price, currency, refers_to, reverses_seq, metadata)";
+        from (
+            select unnest($1) as seq, unnest($2) as occurred_at, unnest($3) as recorded_at, unnest($4) as fingerprint,
+                   unnest($5) as line, unnest($6) as kind, unnest($7) as customer_id, unnest($8) as wallet,
+                   unnest($9) as transaction_id, unnest($10) as credits, unnest($11) as balance_after, unnest($12) as grant_id,
+                   unnest($13) as event_name, unnest($14) as usage_at, unnest($15) as requested, unnest($16) as unit_price,
+                   unnest($17) as currency, unnest($18) as refers_to, unnest($19) as reverses_seq, unnest($20) as metadata
+        ) n";
 
     /// The entries of one transaction, line by line. Index scan on entries_transaction.
     TRANSACTION(TEXTOID, TEXTOID) = "
@@ -39,8 +42,8 @@ statements! {
           and transaction_id = $2
         order by line";
 
-    /// What was refunded of a transaction. Index scan on entries_refers_to.
-    REFUNDED(TEXTOID, TEXTOID) = "
+    /// What refers to a transaction. Index scan on entries_refers_to.
+    REFERRING(TEXTOID, TEXTOID) = "
         select kind, credits
         from credits_data.entries
         where customer_id = $1
@@ -62,6 +65,23 @@ statements! {
           and e.kind = 22
           and e.credits > coalesce(back.credits, 0)
         order by e.seq desc";
+
+    /// Overage (kind 18) since an instant less what was refunded of it. Index scans on entries_overage and entries_reverses.
+    OVERAGE_SINCE(TEXTOID, TEXTOID, TIMESTAMPTZOID) = "
+        select coalesce(sum(e.credits - coalesce(back.credits, 0)), 0)
+        from credits_data.entries e
+        left join lateral (
+            select sum(r.credits) as credits
+            from credits_data.entries r
+            where r.customer_id = e.customer_id
+              and r.wallet = e.wallet
+              and r.reverses_seq = e.seq
+            offset 0
+        ) back on true
+        where e.customer_id = $1
+          and e.wallet = $2
+          and e.kind = 18
+          and e.occurred_at >= $3";
 
     /// One entry's time and balance: primary key.
     AT(TEXTOID, TEXTOID, INT8OID) = "
@@ -163,11 +183,18 @@ pub fn transaction(grants: &Grants<'_>, id: &TransactionId) -> Option<Recorded> 
     recorded
 }
 
-/// How much of a transaction's usage was refunded.
-pub fn refunded(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Amount {
+/// The entries of transactions that refer to one.
+pub fn referring(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Vec<(Kind, Amount)> {
     let parameters = [Some(text(customer_id.as_str())), Some(text(id.as_str()))];
-    let rows = REFUNDED.with(|statement| statement.run(access, &parameters));
-    rows.iter().filter_map(|mut row| stored_kind(row.take()).is_refund().then(|| row.take::<Amount>())).sum()
+    let rows = REFERRING.with(|statement| statement.run(access, &parameters));
+    rows.iter().map(|mut row| (stored_kind(row.take()), row.take())).collect()
+}
+
+/// Overage that a wallet was charged since an instant, less what was refunded of it.
+pub fn overage_since(access: Access, customer_id: &CustomerId, wallet: &WalletCode, from: Timestamp) -> Amount {
+    let parameters = [Some(text(customer_id.as_str())), Some(text(wallet.as_str())), Some(from.encode())];
+    let rows = OVERAGE_SINCE.with(|statement| statement.run(access, &parameters));
+    rows.first().map(|mut row| row.take()).unwrap_or_default()
 }
 
 /// Stored repayments of a wallet's debt that were not given back in full, the last first.

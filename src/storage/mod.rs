@@ -3,10 +3,15 @@
 pub mod books;
 pub mod clock;
 pub mod codec;
+mod columns;
+pub mod contracts;
 pub mod grants;
+mod holds;
 pub mod ids;
+pub mod jobs;
 pub mod ledger;
 pub mod plain;
+mod recurring;
 pub mod statement;
 pub mod verification;
 pub mod wallets;

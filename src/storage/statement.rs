@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::marker::PhantomData;
 
 use pgrx::pg_sys;
 
@@ -34,7 +35,8 @@ struct Plan {
 /// A kept plan outlives the statistics it was made with, so it must not depend on them: every statement here reads by index, and
 /// says so to the planner; where it cannot, the penalty must not look like a reason to compile the plan (jit). Set while a plan is
 /// made only, since setting them for every call cost 5 % of a deduction.
-const PLANNING: [&CStr; 4] = [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"jit"];
+const PLANNING: [&CStr; 6] =
+    [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"enable_hashjoin", c"enable_mergejoin", c"jit"];
 
 /// Declares statements of a storage module, each with the types of its parameters.
 macro_rules! statements {
@@ -150,10 +152,18 @@ fn planning<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The rows of one statement, valid until SPI is finished.
+/// The rows of one statement.
 pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
     count: usize,
+}
+
+/// Not only when SPI is finished: a call may run a statement for each of thousands of rows.
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // SAFETY: the table, if there is one, is of the SPI connection that is open; rows borrow from this, and own what they decoded.
+        unsafe { pg_sys::SPI_freetuptable(self.table) };
+    }
 }
 
 impl Rows {
@@ -162,8 +172,8 @@ impl Rows {
         self.count
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
-        // SAFETY: SPI_tuptable holds `numvals` tuples of one descriptor until SPI is finished.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        // SAFETY: SPI_tuptable holds `numvals` tuples of one descriptor until it is freed.
         let (descriptor, tuples, count) = unsafe {
             match self.table.as_ref() {
                 Some(table) => (table.tupdesc, table.vals, table.numvals as usize),
@@ -177,24 +187,26 @@ impl Rows {
                 let mut values = vec![pg_sys::Datum::from(0); attributes];
                 let mut nulls = vec![false; attributes];
                 pg_sys::heap_deform_tuple(*tuples.add(index), descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-                Row { values, nulls, next: 0 }
+                Row { values, nulls, next: 0, rows: PhantomData }
             }
         })
     }
 
-    pub fn first(&self) -> Option<Row> {
+    pub fn first(&self) -> Option<Row<'_>> {
         self.iter().next()
     }
 }
 
 /// One row, read column by column from the left.
-pub struct Row {
+pub struct Row<'a> {
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
     next: usize,
+    /// The values point into these.
+    rows: PhantomData<&'a Rows>,
 }
 
-impl Row {
+impl Row<'_> {
     /// The next column, null as none.
     pub fn optional<T: Codec>(&mut self) -> Option<T> {
         let index = self.next;

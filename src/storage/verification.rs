@@ -46,6 +46,11 @@ statements! {
             when min(w.next_due_at) filter (where w.is_anchor)
                 > (select min(g.due_at) from credits_data.grants g where g.customer_id = $1 and g.due_at < 'infinity')
                 then 'the anchor is due later than a grant'
+            when min(w.next_due_at) filter (where w.is_anchor) > least(
+                (select min(r.due_at) from credits_data.recurring_grants r where r.customer_id = $1 and r.due_at < 'infinity'),
+                (select min(k.due_at) from credits_data.contracts k where k.customer_id = $1 and k.due_at < 'infinity'),
+                (select min(h.due_at) from credits_data.holds h where h.customer_id = $1 and h.due_at < 'infinity'))
+                then 'the anchor is due later than a recurring grant, a contract or a hold'
             when max(w.last_recorded_at) filter (where w.is_anchor)
                 < (select max(e.recorded_at) from credits_data.entries e where e.customer_id = $1)
                 then 'the anchor''s time lies before that of an entry'
@@ -60,6 +65,38 @@ statements! {
             end
         from credits_data.wallets w
         where w.customer_id = $1";
+
+    /// Open holds are those, and only those, of which something is held; what rolled over went somewhere.
+    BROKEN_HOLDS(TEXTOID) = "
+        select case when h.status = 'open' then 'open hold ' else h.status::text || ' hold ' end || h.hold_id || ' has '
+               || trim_scale(held.credits) || ' credits held'
+        from credits_data.holds h
+        cross join lateral (
+            select coalesce(sum(case e.kind when 15 then e.credits else -e.credits end), 0) as credits
+            from credits_data.entries e
+            where e.customer_id = h.customer_id
+              and (e.transaction_id = h.hold_id and e.kind = 15 or e.refers_to = h.hold_id and e.kind in (16, 17))
+        ) held
+        where h.customer_id = $1
+          and (h.status = 'open') <> (held.credits > 0)
+        union all
+        select 'hold ' || h.hold_id || ' is not due when its status says'
+        from credits_data.holds h
+        where h.customer_id = $1
+          and h.due_at <> case h.status when 'open' then h.expires_at else 'infinity' end
+        union all
+        select 'hold ' || e.transaction_id || ' stands in the ledger only'
+        from credits_data.entries e
+        where e.customer_id = $1
+          and e.kind = 15
+          and not exists (select from credits_data.holds h where h.customer_id = $1 and h.hold_id = e.transaction_id)
+        union all
+        select 'transaction ' || e.transaction_id || ' does not move all of what leaves a grant to another'
+        from credits_data.entries e
+        where e.customer_id = $1
+          and e.kind in (11, 12, 13, 14)
+        group by e.transaction_id
+        having sum(case when e.kind in (11, 13) then e.credits else -e.credits end) <> 0";
 
     /// Rows without a wallet, and kinds that the chart in the table does not know as the library does.
     ORPHANS(TEXTOID) = "
@@ -114,6 +151,8 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
         .iter()
         .map(|mut row| violation(4, format!("transaction \"{}\" is not one whole", row.take::<String>())))
         .collect();
+    let holds = BROKEN_HOLDS.with(|statement| statement.run(Access::Read, &parameters));
+    violations.extend(holds.iter().map(|mut row| violation(1, row.take())));
     let anchor = BROKEN_ANCHOR.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(anchor.iter().filter_map(|mut row| Some(violation(1, row.optional()?))));
     violations

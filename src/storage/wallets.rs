@@ -1,15 +1,54 @@
 //! Wallets: the customer's lock, reading and storing.
 
+use std::collections::HashMap;
+
 use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::codec::{Codec, array, text};
-use super::statement::{Access, Row, statements};
+use super::columns::instants;
+use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::amount::Amount;
 use crate::domain::book::Book;
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
 use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus};
+
+macro_rules! columns {
+    () => {
+        "select wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
+                name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
+                late_usage_grace, metadata::text, head_grant_id, head_remaining, is_anchor
+         from credits_data.wallets "
+    };
+}
+
+/// Whether the anchor `a` has something due at a parameter, of the task that another one names, if it names one.
+macro_rules! due {
+    ($at:literal, $task:literal) => {
+        concat!(
+            "a.is_anchor
+              and a.next_due_at <= ",
+            $at,
+            "
+              and case ",
+            $task,
+            "
+                  when 'expire_grants' then exists (
+                      select from credits_data.grants g
+                      where g.customer_id = a.customer_id and g.due_at <= ",
+            $at,
+            " and g.status = 'active' offset 0)
+                  when 'renew_grants' then exists (
+                      select from credits_data.recurring_grants r
+                      where r.customer_id = a.customer_id and r.due_at <= ",
+            $at,
+            " offset 0)
+                  else true
+                  end"
+        )
+    };
+}
 
 statements! {
     /// Takes the customer's lock. Index scan on wallets_anchor, one row. An update, not `select for update`: under REPEATABLE READ
@@ -21,38 +60,32 @@ statements! {
           and is_anchor
         returning greatest(credits.clock(), last_recorded_at), next_due_at";
 
-    /// Locks up to $2 customers with something due at $1, those nobody else has locked, in one statement.
-    LOCK_DUE(TIMESTAMPTZOID, INT8OID) = "
-        update credits_data.wallets w
-        set is_anchor = w.is_anchor
-        from (
-            select customer_id
-            from credits_data.wallets
-            where is_anchor
-              and next_due_at <= $1
-            order by next_due_at
-            limit $2
-            for update skip locked
-        ) due
-        where w.customer_id = due.customer_id
-          and w.is_anchor
-        returning w.customer_id, greatest(credits.clock(), w.last_recorded_at), w.next_due_at";
+    /// Locks up to $2 customers with something due at $1, those nobody else has locked; if $3 says so, only those with a grant that
+    /// expires, or a recurring grant that renews. A lock alone is enough here: what is due changes the anchor, and if that fails
+    /// nothing was done that another session would have to see.
+    LOCK_DUE(TIMESTAMPTZOID, INT8OID, TEXTOID) = concat!("
+        select a.customer_id, greatest(credits.clock(), a.last_recorded_at), a.next_due_at
+        from credits_data.wallets a
+        where ", due!("$1", "$3"), "
+        order by a.next_due_at
+        limit $2
+        for no key update skip locked");
 
-    /// Whether another customer is due. Index only, one row.
-    ANY_DUE(TIMESTAMPTZOID) = "
+    /// Whether another customer is due. One row of wallets_due.
+    ANY_DUE(TIMESTAMPTZOID, TEXTOID) = concat!("
         select 1
-        from credits_data.wallets
-        where is_anchor
-          and next_due_at <= $1
-        limit 1";
+        from credits_data.wallets a
+        where ", due!("$1", "$2"), "
+        limit 1");
 
     /// All wallets of a customer; a handful of rows by the primary key.
-    LOAD(TEXTOID) = "
-        select wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
-               name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
-               late_usage_grace, metadata::text, head_grant_id, head_remaining
-        from credits_data.wallets
-        where customer_id = $1";
+    LOAD(TEXTOID) = concat!(columns!(), "where customer_id = $1");
+
+    /// The same of many customers.
+    LOAD_MANY(TEXTARRAYOID) = concat!("
+        select c.customer_id, w.*
+        from unnest($1) as c (customer_id)
+        cross join lateral (", columns!(), "where customer_id = c.customer_id offset 0) w");
 
     /// The customer's now and next due instant, without a lock, for reading.
     GLANCE(TEXTOID) = "
@@ -61,10 +94,10 @@ statements! {
         where customer_id = $1
           and is_anchor";
 
-    /// Stores what changed of many wallets.
+    /// Stores what changed of many wallets, and on the anchors the customer's time.
     STORE(
         TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID,
-        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID
+        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID
     ) = "
         update credits_data.wallets w
         set balance = n.balance,
@@ -75,27 +108,32 @@ statements! {
             last_seq = n.last_seq,
             status = n.status::credits_data.wallet_status,
             head_grant_id = n.head_grant_id,
-            head_remaining = n.head_remaining
-        from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-            as n (customer_id, wallet, balance, held, scheduled, debt, overage, last_seq, status, head_grant_id, head_remaining)
+            head_remaining = n.head_remaining,
+            last_recorded_at = case when w.is_anchor then greatest(w.last_recorded_at, n.recorded_at) else w.last_recorded_at end,
+            next_due_at = case when w.is_anchor then n.next_due_at else w.next_due_at end
+        from (
+            select unnest($1) as customer_id, unnest($2) as wallet, unnest($3) as balance, unnest($4) as held,
+                   unnest($5) as scheduled, unnest($6) as debt, unnest($7) as overage, unnest($8) as last_seq, unnest($9) as status,
+                   unnest($10) as head_grant_id, unnest($11) as head_remaining, unnest($12) as recorded_at,
+                   unnest($13) as next_due_at
+        ) n
         where w.customer_id = n.customer_id
           and w.wallet = n.wallet";
 
-    /// Sends a riding grant back to its own row: primary key, one row. Its wallet's row is stored after it.
-    DISMOUNT(TEXTOID, UUIDOID, NUMERICOID) = "
-        update credits_data.grants
-        set remaining = $3
-        where customer_id = $1
-          and grant_id = $2";
-
-    /// Stores a customer's time on its anchor.
-    STORE_TIME(TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID) = "
-        update credits_data.wallets w
-        set last_recorded_at = greatest(w.last_recorded_at, n.recorded_at),
-            next_due_at = n.next_due_at
-        from unnest($1, $2, $3) as n (customer_id, recorded_at, next_due_at)
-        where w.customer_id = n.customer_id
-          and w.is_anchor";
+    /// The next instant after one of each customer at which something of it falls due. One row of each of four indexes.
+    NEXT_DUE_AFTER(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = "
+        select c.customer_id,
+               least(
+                   (select g.due_at from credits_data.grants g
+                    where g.customer_id = c.customer_id and g.due_at > c.at and g.due_at < 'infinity' order by g.due_at limit 1),
+                   (select r.due_at from credits_data.recurring_grants r
+                    where r.customer_id = c.customer_id and r.due_at > c.at and r.due_at < 'infinity' order by r.due_at limit 1),
+                   (select k.due_at from credits_data.contracts k
+                    where k.customer_id = c.customer_id and k.due_at > c.at and k.due_at < 'infinity' order by k.due_at limit 1),
+                   (select h.due_at from credits_data.holds h
+                    where h.customer_id = c.customer_id and h.due_at > c.at and h.due_at < 'infinity' order by h.due_at limit 1),
+                   'infinity')
+        from unnest($1, $2) as c (customer_id, at)";
 
     /// Creates a wallet. Nothing returned: it exists, or is being created and was committed while this waited.
     CREATE(TEXTOID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, INT4OID, INTERVALOID, TEXTOID, NUMERICOID, NUMERICOID, TEXTOID, INTERVALOID, TEXTOID) = "
@@ -148,17 +186,17 @@ pub fn lock(customer_id: &CustomerId) -> Option<CustomerTime> {
     rows.first().map(|mut row| CustomerTime::read(&mut row))
 }
 
-/// Locks customers with something due at `at`, those nobody else has locked.
-pub fn lock_due(at: Timestamp, customers_max: i64) -> Vec<(CustomerId, CustomerTime)> {
-    let parameters = [Some(at.encode()), Some(customers_max.encode())];
+/// Locks customers with something due at `at` (of one task, if named), those nobody else has locked.
+pub fn lock_due(at: Timestamp, customers_max: i64, task: Option<&str>) -> Vec<(CustomerId, CustomerTime)> {
+    let parameters = [Some(at.encode()), Some(customers_max.encode()), task.map(text)];
     let rows = LOCK_DUE.with(|statement| statement.run(Access::Write, &parameters));
     let read = |mut row: Row| (CustomerId::stored(row.take()), CustomerTime::read(&mut row));
     rows.iter().map(read).collect()
 }
 
-/// Whether a customer has something due at `at`.
-pub fn any_due(at: Timestamp) -> bool {
-    ANY_DUE.with(|statement| statement.run(Access::Write, &[Some(at.encode())])).count() > 0
+/// Whether a customer has something due at `at` (of one task, if named).
+pub fn any_due(at: Timestamp, task: Option<&str>) -> bool {
+    ANY_DUE.with(|statement| statement.run(Access::Write, &[Some(at.encode()), task.map(text)])).count() > 0
 }
 
 /// The customer's time without its lock; none if the customer has no wallet.
@@ -180,6 +218,7 @@ pub struct Head {
 pub struct StoredWallet {
     pub wallet: Wallet,
     pub head: Option<Head>,
+    pub is_anchor: bool,
 }
 
 /// The wallets of a customer.
@@ -188,17 +227,27 @@ pub fn load(access: Access, customer_id: &CustomerId) -> Vec<StoredWallet> {
     rows.iter().map(stored_wallet).collect()
 }
 
-/// Sends a riding grant back to its own row. The caller stores the wallet, with whatever rides on it from now on.
-pub fn dismount(customer_id: &CustomerId, head: Head) {
-    let parameters = [Some(text(customer_id.as_str())), Some(head.grant.encode()), Some(head.remaining.encode())];
-    let dismounted = DISMOUNT.with(|statement| statement.run(Access::Write, &parameters)).count();
-    assert!(dismounted == 1, "grant {} rides on a wallet and is missing", head.grant);
+/// The wallets of many customers.
+pub fn load_many(access: Access, customers: &[&CustomerId]) -> HashMap<CustomerId, Vec<StoredWallet>> {
+    let parameters = [Some(array(customers.iter().map(|customer_id| Some(customer_id.to_string()))))];
+    let rows = LOAD_MANY.with(|statement| statement.run(access, &parameters));
+    let mut loaded: HashMap<CustomerId, Vec<StoredWallet>> = HashMap::new();
+    for mut row in rows.iter() {
+        loaded.entry(CustomerId::stored(row.take())).or_default().push(stored_wallet(row));
+    }
+    loaded
+}
+
+/// When something of each of some customers falls due next after an instant.
+pub fn next_due_after(access: Access, customers: &[(&CustomerId, Timestamp)]) -> HashMap<CustomerId, Timestamp> {
+    let rows = NEXT_DUE_AFTER.with(|statement| statement.run(access, &instants(customers)));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), row.take())).collect()
 }
 
 fn stored_wallet(mut row: Row) -> StoredWallet {
     let wallet = wallet(&mut row);
     let head = row.optional().zip(row.optional()).map(|(grant, remaining)| Head { grant, remaining });
-    StoredWallet { wallet, head }
+    StoredWallet { wallet, head, is_anchor: row.take() }
 }
 
 fn wallet(row: &mut Row) -> Wallet {
@@ -234,43 +283,42 @@ pub fn stored_code<T>(code: String, from_code: impl Fn(&str) -> Option<T>) -> T 
     }
 }
 
-/// Stores wallets that a call changed, each with the grant that rides on it from now on.
-pub fn store(changed: &[(&CustomerId, &Wallet, Option<Head>)]) {
+/// A wallet to be stored.
+pub struct ChangedWallet<'a> {
+    pub customer_id: &'a CustomerId,
+    pub wallet: &'a Wallet,
+    /// The grant that rides on it from now on.
+    pub head: Option<Head>,
+    /// When the customer's entries were recorded; [`Timestamp::BEFORE_ALL`] if there were none.
+    pub recorded_at: Timestamp,
+    /// When the customer is due next.
+    pub next_due_at: Timestamp,
+}
+
+/// Stores wallets that some calls changed, each row once.
+pub fn store(changed: &[ChangedWallet<'_>]) {
     if changed.is_empty() {
         return;
     }
-    macro_rules! column {
-        ($value:expr) => {
-            Some(array(changed.iter().map(|(customer_id, wallet, head)| $value(*customer_id, *wallet, *head))))
-        };
+    fn column<T: Codec>(changed: &[ChangedWallet<'_>], value: impl Fn(&ChangedWallet<'_>) -> Option<T>) -> Parameter {
+        Some(array(changed.iter().map(value)))
     }
     let parameters = [
-        column!(|customer_id: &CustomerId, _, _| Some(customer_id.to_string())),
-        column!(|_, wallet: &Wallet, _| Some(wallet.code.to_string())),
-        column!(|_, wallet: &Wallet, _| Some(wallet.balance)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.held)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.scheduled)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.debt)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.overage)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.last_seq)),
-        column!(|_, wallet: &Wallet, _| Some(wallet.status.code().to_owned())),
-        column!(|_, _, head: Option<Head>| head.map(|head| head.grant)),
-        column!(|_, _, head: Option<Head>| head.map(|head| head.remaining)),
+        column(changed, |row| Some(row.customer_id.to_string())),
+        column(changed, |row| Some(row.wallet.code.to_string())),
+        column(changed, |row| Some(row.wallet.balance)),
+        column(changed, |row| Some(row.wallet.held)),
+        column(changed, |row| Some(row.wallet.scheduled)),
+        column(changed, |row| Some(row.wallet.debt)),
+        column(changed, |row| Some(row.wallet.overage)),
+        column(changed, |row| Some(row.wallet.last_seq)),
+        column(changed, |row| Some(row.wallet.status.code().to_owned())),
+        column(changed, |row| row.head.map(|head| head.grant)),
+        column(changed, |row| row.head.map(|head| head.remaining)),
+        column(changed, |row| Some(row.recorded_at)),
+        column(changed, |row| Some(row.next_due_at)),
     ];
     STORE.with(|statement| statement.run(Access::Write, &parameters));
-}
-
-/// Stores when each book's entries were recorded (`-infinity`: none were), and when the customer is due next.
-pub fn store_time(times: &[(&CustomerId, Timestamp, Timestamp)]) {
-    if times.is_empty() {
-        return;
-    }
-    let parameters = [
-        Some(array(times.iter().map(|(customer_id, _, _)| Some(customer_id.to_string())))),
-        Some(array(times.iter().map(|(_, recorded_at, _)| Some(*recorded_at)))),
-        Some(array(times.iter().map(|(_, _, next_due_at)| Some(*next_due_at)))),
-    ];
-    STORE_TIME.with(|statement| statement.run(Access::Write, &parameters));
 }
 
 fn settings_parameters(settings: &WalletSettings) -> [Option<pg_sys::Datum>; 9] {

@@ -5,7 +5,19 @@ use pgrx_tests::{DbErrorInfo, Session, assert_ledger_is_sound, shared_cluster};
 
 use crate::books::{entries, everything, grant, new_books};
 
-const VIEWS: &[&str] = &["expiring_grants", "grants", "journal", "ledger", "trial_balance", "wallets"];
+const VIEWS: &[&str] = &[
+    "contract_progress",
+    "expiring_grants",
+    "grants",
+    "holds",
+    "invoice_lines",
+    "job_health",
+    "journal",
+    "ledger",
+    "recurring_grants",
+    "trial_balance",
+    "wallets",
+];
 
 /// The functions that each level adds to the one before; the last are the owner's alone.
 const FUNCTIONS: [(&str, &[&str]); 4] = [
@@ -14,20 +26,27 @@ const FUNCTIONS: [(&str, &[&str]); 4] = [
         "writer",
         &[
             "adjust_credits",
+            "cancel_recurring_grant",
+            "capture_hold",
             "change_expiry",
+            "create_recurring_grant",
             "create_wallet",
             "deduct_usage",
             "expire_grants",
             "grant_credits",
+            "hold_credits",
             "refund_usage",
+            "release_hold",
+            "renew_grants",
             "run_maintenance",
             "set_wallet_status",
             "transfer_credits",
+            "update_recurring_grant",
             "update_wallet",
             "void_grant",
         ],
     ),
-    ("admin", &["cron_jobs", "schedule_jobs", "unschedule_jobs"]),
+    ("admin", &["cancel_contract", "create_contract", "cron_jobs", "schedule_jobs", "unschedule_jobs"]),
     ("owner", &["grant_access", "revoke_access"]),
 ];
 
@@ -37,16 +56,24 @@ const CALLS: &[(&str, &str)] = &[
     ("balance", "'acme'"),
     ("balance_at", "'acme', 'default', '2026-01-01 00:00+00'"),
     ("chart_of_accounts", ""),
+    ("cancel_contract", "'acme', 'no such contract'"),
+    ("cancel_recurring_grant", "'acme', 'no such recurring grant'"),
+    ("capture_hold", "'acme', 'no such hold'"),
     ("change_expiry", "'acme', '00000000-0000-0000-0000-000000000000', '2027-01-01 00:00+00'"),
     ("clock", ""),
+    ("create_contract", "'acme', 'deal', 100, '2026-01-01 00:00+00', '2199-01-01 00:00+00', 'no such wallet'"),
+    ("create_recurring_grant", "'acme', 'monthly', 1, '1 month', 'no such wallet'"),
     ("create_wallet", "'acme', if_not_exists => true"),
     ("cron_jobs", "'schedule', '* * * * *'"),
     ("deduct_usage", "'acme', 1"),
     ("expire_grants", ""),
     ("grant_access", "'nobody at all', 'reader'"),
     ("grant_credits", "'acme', 1"),
+    ("hold_credits", "'acme', 1"),
     ("preview_deduction", "'acme', 1"),
     ("refund_usage", "'acme', 'no such transaction'"),
+    ("release_hold", "'acme', 'no such hold'"),
+    ("renew_grants", ""),
     ("revoke_access", "'nobody at all'"),
     ("run_maintenance", ""),
     ("schedule_jobs", ""),
@@ -54,6 +81,7 @@ const CALLS: &[(&str, &str)] = &[
     ("statement", "'acme', 'default', '2025-01-01 00:00+00', '2026-01-01 00:00+00'"),
     ("transfer_credits", "'acme', 1, 'default', 'no such wallet'"),
     ("unschedule_jobs", ""),
+    ("update_recurring_grant", "'acme', 'no such recurring grant'"),
     ("update_wallet", "'acme', 'default', name => 'Main'"),
     ("verify_ledger", ""),
     ("void_grant", "'acme', '00000000-0000-0000-0000-000000000000'"),
@@ -330,6 +358,14 @@ fn a_callers_search_path_changes_nothing() {
         "refund_usage('acme', 'split', 5)",
         "transfer_credits('acme', 1, 'default', 'promo')",
         "adjust_credits('acme', -1, 'why')",
+        "create_recurring_grant('acme', 'monthly', 10, '1 month', 'promo', time_zone => 'Asia/Tokyo', rollover_percent => 50)",
+        "update_recurring_grant('acme', 'monthly', 20, metadata => '{\"plan\": \"pro\"}')",
+        "hold_credits('acme', 30, event_name => 'call', idempotency_key => 'captured')",
+        "capture_hold('acme', 'captured', 35)",
+        "hold_credits('acme', 3, idempotency_key => 'released')",
+        "release_hold('acme', 'released')",
+        "cancel_recurring_grant('acme', 'monthly')",
+        "renew_grants()",
         "preview_deduction('acme', 5)",
         "set_wallet_status('acme', 'promo', 'frozen')",
         "deduct_usage('acme', 1, 'plain')",
@@ -349,6 +385,10 @@ fn a_callers_search_path_changes_nothing() {
     }
     owner.exec("set search_path = trap, pg_temp, pg_catalog");
     owner.exec("select credits.grant_access('mallory', 'admin'); select credits.revoke_access('mallory')");
+    owner.exec(
+        "select credits.create_contract('acme', 'deal', 100, '2026-01-01 00:00+00', '2027-01-01 00:00+00', installments => 4);
+         select credits.cancel_contract('acme', 'deal')",
+    );
     let error = owner.error("select * from credits.schedule_jobs()");
     assert_eq!(error.symbol(), "wrong_state", "{error}");
     let error = owner.error("update credits_data.entries set seq = seq");

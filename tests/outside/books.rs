@@ -75,8 +75,59 @@ pub fn everything(session: &mut Session) -> Vec<String> {
         "select 'wallet ' || t::text from credits_data.wallets t
          union all select 'grant ' || t::text from credits_data.grants t
          union all select 'entry ' || t::text from credits_data.entries t
+         union all select 'hold ' || t::text from credits_data.holds t
+         union all select 'recurring grant ' || t::text from credits_data.recurring_grants t
+         union all select 'contract ' || t::text from credits_data.contracts t
+         union all select 'invoice line ' || t::text from credits_data.invoice_lines t
          order by 1",
     )
+}
+
+/// Held, balance and replayed of one hold of `acme`.
+pub fn hold(session: &mut Session, arguments: &str) -> String {
+    let rows = session.lines(&format!("select held, balance, replayed from credits.hold_credits('acme', {arguments})"));
+    assert_eq!(rows.len(), 1, "always one row");
+    rows.concat()
+}
+
+/// Status, requested, deducted, overage, balance and replayed of one capture of `acme`.
+pub fn capture(session: &mut Session, arguments: &str) -> String {
+    let rows = session.lines(&format!(
+        "select status, requested, deducted, overage, balance, replayed from credits.capture_hold('acme', {arguments})"
+    ));
+    assert_eq!(rows.len(), 1, "always one row");
+    rows.concat()
+}
+
+/// Hold, released and balance of one release of `acme`.
+pub fn release(session: &mut Session, hold_id: &str) -> String {
+    let rows = session.rows_text("select hold_id, released, balance from credits.release_hold('acme', $1)", &[hold_id]);
+    assert_eq!(rows.len(), 1, "always one row");
+    rows.into_iter().flatten().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|")
+}
+
+/// The holds of `acme` by the clock: id and status, and of an open one what it holds.
+pub fn holds(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "select concat_ws(' ', hold_id, status, case when status = 'open' then held end)
+         from credits.holds where customer_id = 'acme' order by hold_id",
+    )
+}
+
+/// What was moved in the name of a hold after it was made, in the order of the ledger: wallet, kind, credits, the grant's name and
+/// the day and time it is dated.
+pub fn end_of(session: &mut Session, hold_id: &str) -> Vec<String> {
+    session
+        .rows_text(
+            "select concat_ws(' ', l.wallet, kind, credits, g.metadata ->> 'name', to_char(occurred_at, 'MM-DD HH24:MI'))
+             from credits.ledger l left join credits.grants g using (customer_id, grant_id)
+             where customer_id = 'acme' and refers_to = $1
+             order by occurred_at, l.wallet, seq",
+            &[hold_id],
+        )
+        .into_iter()
+        .map(|row| row[0].clone().expect("concat_ws is never null"))
+        .collect()
 }
 
 /// Calls that must be refused without a trace: what follows `select * from credits.`, its SQLSTATE and its symbol.

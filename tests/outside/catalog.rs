@@ -203,6 +203,13 @@ fn day_of(customer: &str, day: &str) -> Vec<String> {
         format!("deduct_usage('{customer}', 1, 'plain {day}')"),
         format!("deduct_usage('{customer}', 1, 'plain {day}')"),
         format!("deduct_usage('{customer}', 1, 'named {day}', event_name => 'call')"),
+        format!("hold_credits('{customer}', 2, '1 hour', event_name => 'call', idempotency_key => 'captured {day}')"),
+        format!("capture_hold('{customer}', 'captured {day}', 1, 'error', 'capture {day}')"),
+        format!("hold_credits('{customer}', 2, '1 hour', idempotency_key => 'released {day}')"),
+        format!("deduct_usage('{customer}', 1, 'beside {day}')"),
+        format!("release_hold('{customer}', 'released {day}')"),
+        format!("hold_credits('{customer}', 1, '10 days', idempotency_key => 'lapses {day}')"),
+        format!("create_recurring_grant('{customer}', 'monthly {day}', 1, '1 month', rollover_percent => 50)"),
         format!("deduct_usage('{customer}', 12, 'split {day}', on_insufficient => 'partial')"),
         format!("deduct_usage('{customer}', 0, 'free {day}')"),
         format!("deduct_usage('{customer}', 1000000, on_insufficient => 'report')"),
@@ -247,8 +254,8 @@ fn offences(session: &mut Explained, database: &str, calls: impl IntoIterator<It
 /// Makes `whale` own nearly all rows: 20,000 entries, 10,000 used up grants, 5,000 live ones. Nothing is analysed.
 const SKEW: &str = "
     insert into credits_data.grants (customer_id, grant_id, wallet, created_seq, priority, grant_type, effective_at, expires_at, due_at,
-                                     unlimited, status, amount, remaining, expired, metadata)
-    select 'whale', gen_random_uuid(), 'default', 1000 + n, 100, 'prepaid', '2025-01-01', expires_at, due_at, true,
+                                     unlimited, rolled_over, status, amount, remaining, expired, metadata)
+    select 'whale', gen_random_uuid(), 'default', 1000 + n, 100, 'prepaid', '2025-01-01', expires_at, due_at, true, false,
            status::credits_data.grant_status, 1, remaining, 0, '{}'
     from generate_series(1, 10000) n
     cross join lateral (
@@ -286,7 +293,15 @@ fn hot_statements_use_their_index_whatever_the_tables_look_like() {
     let mut fresh = Explained::connect(&cluster, database);
     found.extend(offences(&mut fresh, "skewed", day("5")));
     fresh.client.batch_execute("set credits.test_clock = '2026-07-01 00:00+00'").expect("a superuser may set it");
-    let due = ["balance('solo')", "deduct_usage('solo', 1, on_insufficient => 'report')", "expire_grants(1)", "expire_grants()"];
+    let due = [
+        "balance('solo')",
+        "deduct_usage('solo', 1, on_insufficient => 'report')",
+        "expire_grants(1)",
+        "renew_grants(1)",
+        "expire_grants()",
+        "renew_grants()",
+        "run_maintenance()",
+    ];
     found.extend(offences(&mut fresh, "skewed and due", due.map(str::to_owned)));
     assert!(found.is_empty(), "{} plans:\n{}", found.len(), found.join("\n"));
 }
@@ -302,6 +317,9 @@ fn a_plain_deduction_is_one_update_and_one_insert() {
     assert!(plans[0].contains("Index Scan using wallets_anchor on wallets"), "{}", plans[0]);
     assert!(plans[1].contains("Insert on entries"), "{}", plans[1]);
     assert!(plans[1].contains("Conflict Arbiter Indexes: entries_transaction"), "{}", plans[1]);
+    session.exec("select * from credits.hold_credits('acme', 2)");
+    session.exec("select * from credits.deduct_usage('acme', 1, 'takes the ride')");
+    assert_eq!(explained.plans_of("deduct_usage('acme', 1, 'beside a hold')").len(), 2, "an open hold makes it no slower");
 }
 
 #[test]
@@ -310,7 +328,7 @@ fn no_call_waits_for_a_just_in_time_compiler() {
     session.exec("select credits.grant_credits('acme', 10, expires_at => '2026-01-02 00:00+00')");
     let mut explained = Explained::connect(shared_cluster(), "no_call_waits_for_a_compiler");
     let reads = "statement('acme', 'default', '2025-01-01 00:00+00', '2026-02-01 00:00+00')";
-    for call in ["verify_ledger()", "verify_ledger('acme')", reads, "expire_grants()", "run_maintenance()"] {
+    for call in ["verify_ledger()", "verify_ledger('acme')", reads, "expire_grants()", "renew_grants()", "run_maintenance()"] {
         let plans = explained.plans_of(call);
         let compiled: Vec<&String> = plans.iter().filter(|plan| plan.contains("\nJIT:")).collect();
         assert!(compiled.is_empty(), "{call}: {} of {} statements, such as\n{}", compiled.len(), plans.len(), compiled[0]);

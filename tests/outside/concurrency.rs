@@ -10,7 +10,7 @@ use crate::workload::{Random, Work, seed};
 const SESSIONS: usize = 16;
 
 /// Runs the same work in all sessions at once and returns what each made of it.
-fn at_once<T: Send>(sessions: &mut [Session], work: impl Fn(usize, &mut Session) -> T + Sync) -> Vec<T> {
+pub fn at_once<T: Send>(sessions: &mut [Session], work: impl Fn(usize, &mut Session) -> T + Sync) -> Vec<T> {
     let start = Barrier::new(sessions.len());
     let (start, work) = (&start, &work);
     thread::scope(|scope| {
@@ -28,7 +28,8 @@ fn at_once<T: Send>(sessions: &mut [Session], work: impl Fn(usize, &mut Session)
     })
 }
 
-fn sessions(database: &str, count: usize) -> Vec<Session> {
+/// So many sessions in a database of the shared cluster.
+pub fn sessions(database: &str, count: usize) -> Vec<Session> {
     (0..count).map(|_| shared_cluster().session(database)).collect()
 }
 

@@ -1,13 +1,16 @@
 //! Sessions and the whole server are killed in the middle of the work; clients come back and repeat what got no answer.
 
+use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgrx_tests::{Cluster, wait_until};
+use pgrx_tests::postgres::{Client, NoTls, SimpleQueryMessage};
+use pgrx_tests::{Cluster, DbErrorInfo, assert_ledger_is_sound, wait_until};
 
-use crate::workload::{Random, Work, seed};
+use crate::workload::{HOLDS_NOT_ENDED_ONCE, Random, Work, is_lost, seed};
 
 const SESSIONS: usize = 8;
 
@@ -119,4 +122,154 @@ impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+const CUSTOMERS: u64 = 5;
+
+/// So many steps of work make an hour of the ledger's clock.
+const STEPS_AN_HOUR: u64 = 12;
+
+/// A client that repeats a call until it is answered, whatever is killed meanwhile.
+struct Persistent<'a> {
+    cluster: &'a Cluster,
+    client: Option<Client>,
+}
+
+impl Persistent<'_> {
+    fn attempt(&mut self, sql: &str) -> Result<Vec<String>, DbErrorInfo> {
+        if self.client.is_none() {
+            self.client = Some(Client::connect(&self.cluster.connection_string("books"), NoTls)?);
+        }
+        let messages = self.client.as_mut().expect("it was just made").simple_query(sql)?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    /// The first column of a call at an hour of the ledger's clock, or why it was refused.
+    fn call(&mut self, hour: u64, call: &str) -> Result<String, DbErrorInfo> {
+        let start = Instant::now();
+        let clock = format!("('2026-01-01 00:00+00'::timestamptz + interval '{hour} hours')::text");
+        let sql = format!("select set_config('credits.test_clock', {clock}, true); select {call}");
+        loop {
+            match self.attempt(&sql) {
+                Ok(rows) => return Ok(rows.into_iter().nth(1).unwrap_or_default()),
+                Err(error) if is_lost(&error) => {
+                    self.client = None;
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) if error.sqlstate == "57014" => {}
+                Err(error) => return Err(error),
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "no answer to {sql}");
+        }
+    }
+}
+
+/// One thing of a day with renewals: settle, deduct, or hold and capture a part. Notes what was charged under which key.
+fn step_of_a_day(session: &mut Persistent, random: &mut Random, hour: u64, key: &str, charged: &Mutex<BTreeMap<String, String>>) {
+    let customer = format!("'c{}'", random.below(CUSTOMERS));
+    let call = match random.below(4) {
+        0 => {
+            let settle = random.pick(&["renew_grants(2)", "run_maintenance(2)", "expire_grants(2)"]);
+            session.call(hour, &format!("count(*) from credits.{settle}")).expect("nothing refuses maintenance");
+            return;
+        }
+        1 => format!("deducted from credits.deduct_usage({customer}, 3, '{key}')"),
+        _ => {
+            let hold = format!("held from credits.hold_credits({customer}, 4, '2 hours', idempotency_key => 'h-{key}')");
+            if let Err(error) = session.call(hour, &hold) {
+                return assert_eq!(error.symbol(), "insufficient_credits", "{hold}\n{error}");
+            }
+            match random.below(3) {
+                0 => return,
+                1 => {
+                    let released = session.call(hour, &format!("released from credits.release_hold({customer}, 'h-{key}')"));
+                    return assert_eq!(released.as_deref().ok(), Some("4"), "{released:?}");
+                }
+                _ => format!("deducted from credits.capture_hold({customer}, 'h-{key}', 2.5, 'error', '{key}')"),
+            }
+        }
+    };
+    match session.call(hour, &call) {
+        Ok(deducted) => {
+            charged.lock().expect("no worker failed").insert(key.to_owned(), deducted);
+        }
+        // The others' clocks may have gone on beyond the hold's end.
+        Err(error) => assert!(["insufficient_credits", "wrong_state"].contains(&error.symbol()), "{call}\n{error}"),
+    }
+}
+
+#[test]
+fn renewals_and_captures_happen_once_when_sessions_and_servers_are_killed() {
+    let blows = [Blow::SessionKilled, Blow::CallCancelled, Blow::ServerKilled, Blow::SessionTerminated].repeat(4);
+    let seed = seed();
+    let cluster = Cluster::start("crash_time", &[("synchronous_commit", "on")]);
+    let mut owner = cluster.new_database("books");
+    owner.set_clock("2026-01-01 00:00+00");
+    for customer in 0..CUSTOMERS {
+        owner.exec(&format!(
+            "select credits.create_wallet('c{customer}');
+             select credits.create_recurring_grant('c{customer}', 'hourly', 40, '1 hour', rollover_percent => 50, rollover_cap => 30);
+             select credits.create_contract('c{customer}', 'deal', 500, '2026-01-01 00:00+00', '2026-02-01 00:00+00', installments => 31)"
+        ));
+    }
+    drop(owner);
+    let (steps, done, charged) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
+    thread::scope(|scope| {
+        for number in 0..SESSIONS {
+            let (cluster, steps, done, charged) = (&cluster, &steps, &done, &charged);
+            scope.spawn(move || {
+                let mut session = Persistent { cluster, client: None };
+                let mut random = Random::new(seed.wrapping_add(number as u64));
+                while !done.load(Ordering::Relaxed) {
+                    let step = steps.fetch_add(1, Ordering::Relaxed);
+                    step_of_a_day(&mut session, &mut random, step / STEPS_AN_HOUR, &format!("k-{step}"), charged);
+                }
+            });
+        }
+        let mut random = Random::new(seed);
+        // Whatever fails here must not leave the workers going.
+        let _done = SetAtEnd(&done);
+        for blow in blows {
+            let target = steps.load(Ordering::Relaxed) + random.between(1, PROGRESS_MAX);
+            wait_until("the work goes on", Duration::from_secs(60), || steps.load(Ordering::Relaxed) >= target);
+            thread::sleep(Duration::from_micros(random.below(3_000)));
+            strike(&cluster, "books", blow, &mut random);
+        }
+        let target = steps.load(Ordering::Relaxed) + 200;
+        wait_until("the work goes on after all", Duration::from_secs(60), || steps.load(Ordering::Relaxed) >= target);
+    });
+    // Two hours after the last step all holds have lapsed and everything due is written, once.
+    let hours = steps.load(Ordering::Relaxed) / STEPS_AN_HOUR + 3;
+    let mut session = cluster.session("books");
+    session.rows(&format!(
+        "select set_config('credits.test_clock', ('2026-01-01 00:00+00'::timestamptz + interval '{hours} hours')::text, false)"
+    ));
+    while session.one("select bool_or(more_due) from credits.run_maintenance(3)") == "t" {}
+    assert_ledger_is_sound(&mut session);
+    assert_eq!(session.lines(HOLDS_NOT_ENDED_ONCE), [""; 0], "SEED={seed}");
+    let periods = "select customer_id, count(*), count(distinct l.occurred_at), extract(epoch from max(l.occurred_at) - min(l.occurred_at)) / 3600
+         from credits.ledger l join credits.grants g using (customer_id, grant_id)
+         where l.kind = 'grant' and g.recurring_grant = 'hourly' group by 1 order by 1";
+    let whole = |text: String| {
+        text.split('|').map(|cell| cell.split('.').next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join("|")
+    };
+    let expected: Vec<String> = (0..CUSTOMERS).map(|customer| format!("c{customer}|{0}|{0}|{hours}", hours + 1)).collect();
+    assert_eq!(session.lines(periods).into_iter().map(whole).collect::<Vec<_>>(), expected, "each hour once, SEED={seed}");
+    let instalments = (hours / 24).min(30) + 1;
+    assert_eq!(
+        session.lines("select distinct installments_granted from credits.contract_progress"),
+        [instalments.to_string()],
+        "SEED={seed}"
+    );
+    let charges = "select transaction_id, trim_scale(sum(credits)) from credits.ledger
+         where kind in ('usage', 'hold_captured') group by customer_id, transaction_id order by transaction_id collate \"C\"";
+    let acknowledged: Vec<String> =
+        charged.lock().expect("no worker failed").iter().map(|(key, deducted)| format!("{key}|{deducted}")).collect();
+    assert_eq!(session.lines(charges), acknowledged, "SEED={seed}");
+    println!("{hours} hours, {} charges", acknowledged.len());
+    assert!(!cluster.log().contains("PANIC"), "{}", cluster.log());
 }

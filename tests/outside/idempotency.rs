@@ -2,7 +2,7 @@
 
 use pgrx_tests::{Session, assert_ledger_is_sound};
 
-use crate::books::{deduct, everything, grant, new_books};
+use crate::books::{deduct, everything, grant, hold, new_books};
 
 /// One call of every operation that takes a key, with its answer the first time (without ids), and variants of it: the same request
 /// in other words, and other requests.
@@ -88,6 +88,33 @@ const OPERATIONS: &[Keyed] = &[
             "select * from credits.refund_usage('acme', 'used too', 1, 'sorry', '{key}')",
         ],
     },
+    Keyed {
+        name: "hold_credits",
+        first: "select * from credits.hold_credits('acme', 3, '1 hour', idempotency_key => '{key}')",
+        same: &[
+            "select * from credits.hold_credits('acme', 3.00, '2 hours', unit => 'credits', idempotency_key => '{key}')",
+            "select * from credits.hold_credits('acme', 3, idempotency_key => '{key}', metadata => '{\"try\": 2}')",
+        ],
+        other: &[
+            "select * from credits.hold_credits('acme', 4, '1 hour', idempotency_key => '{key}')",
+            "select * from credits.hold_credits('acme', 3, '1 hour', 'default', idempotency_key => '{key}')",
+            "select * from credits.hold_credits('acme', 3, '1 hour', unit => 'minutes', idempotency_key => '{key}')",
+            "select * from credits.hold_credits('acme', 3, '1 hour', event_name => 'call', idempotency_key => '{key}')",
+        ],
+    },
+    Keyed {
+        name: "capture_hold",
+        first: "select * from credits.capture_hold('acme', 'open', 2, 'error', '{key}')",
+        same: &[
+            "select * from credits.capture_hold('acme', 'open', 2.0, 'report', '{key}')",
+            "select * from credits.capture_hold('acme', 'open', 2, 'partial', '{key}', '{\"try\": 2}')",
+        ],
+        other: &[
+            "select * from credits.capture_hold('acme', 'open', 3, 'error', '{key}')",
+            "select * from credits.capture_hold('acme', 'open', null, 'error', '{key}')",
+            "select * from credits.capture_hold('acme', 'open too', 2, 'error', '{key}')",
+        ],
+    },
 ];
 
 impl Keyed {
@@ -97,7 +124,7 @@ impl Keyed {
 }
 
 /// `default` holds 40 credits of the grant returned and 100 more, `promo` and `spare` 50 each; transactions `used` and `used too`
-/// took 5 each.
+/// took 5 each. In wallet `minutes`, of another unit, holds `open` and `open too` hold 5 of 50 each.
 fn prepare(rule: &str) -> (Session, String) {
     let mut session = new_books(rule);
     session.exec("select credits.create_wallet('acme', 'promo', priority => 200); select credits.create_wallet('acme', 'spare', priority => 300)");
@@ -107,6 +134,11 @@ fn prepare(rule: &str) -> (Session, String) {
     grant(&mut session, "fifty", "50", "wallet => 'spare'");
     deduct(&mut session, "5, 'used'");
     deduct(&mut session, "5, 'used too'");
+    session.exec("select credits.create_wallet('acme', 'minutes', unit => 'minutes')");
+    grant(&mut session, "fifty", "50", "wallet => 'minutes'");
+    for key in ["open", "open too"] {
+        hold(&mut session, &format!("5, '1 hour', 'minutes', idempotency_key => '{key}'"));
+    }
     (session, id)
 }
 
@@ -264,6 +296,9 @@ fn a_refused_request_frees_its_key() {
         "select * from credits.adjust_credits('acme', -1000, 'x', idempotency_key => 'key')",
         "select * from credits.deduct_usage('acme', 1000, 'key')",
         "select * from credits.refund_usage('acme', 'used', 6, 'x', 'key')",
+        "select * from credits.hold_credits('acme', 1000, idempotency_key => 'key')",
+        "select * from credits.capture_hold('acme', 'open', 1000, 'error', 'key')",
+        "select * from credits.capture_hold('acme', 'nothing', idempotency_key => 'key')",
     ];
     let before = everything(&mut session);
     for sql in refused {

@@ -7,7 +7,7 @@ use pgrx_tests::{DbErrorInfo, Session, assert_ledger_is_sound, shared_cluster};
 use crate::books::{everything, grant, new_books};
 
 /// A valid call of every function of schema `credits`, with every argument named. `$grant` is the id of a live grant of acme's,
-/// `used` a transaction of usage that can be refunded.
+/// `used` a transaction of usage that can be refunded, `monthly` a recurring grant, `deal` a contract, `held` an open hold.
 const CALLS: &[(&str, &[(&str, &str)])] = &[
     ("clock", &[]),
     ("chart_of_accounts", &[]),
@@ -133,7 +133,101 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("idempotency_key", "'k'"),
         ],
     ),
+    (
+        "create_recurring_grant",
+        &[
+            ("customer_id", "'acme'"),
+            ("recurring_grant", "'new'"),
+            ("amount", "10"),
+            ("every", "'1 month'"),
+            ("wallet", "'default'"),
+            ("grant_type", "'prepaid'"),
+            ("starts_at", "'2026-01-01 00:00+00'"),
+            ("ends_at", "'2027-01-01 00:00+00'"),
+            ("anchor", "'2026-01-15 00:00+00'"),
+            ("time_zone", "'Europe/Berlin'"),
+            ("expires_after", "'10 days'"),
+            ("rollover_percent", "0"),
+            ("rollover_cap", "100"),
+            ("rollover_periods", "1"),
+            ("prorate", "true"),
+            ("priority", "1"),
+            ("unit_price", "0.5"),
+            ("currency", "'USD'"),
+            ("applies_to", "array['call']"),
+            ("metadata", "'{\"a\": 1}'"),
+        ],
+    ),
+    (
+        "update_recurring_grant",
+        &[
+            ("customer_id", "'acme'"),
+            ("recurring_grant", "'monthly'"),
+            ("amount", "20"),
+            ("grant_type", "'promotional'"),
+            ("ends_at", "'2027-01-01 00:00+00'"),
+            ("expires_after", "'10 days'"),
+            ("rollover_percent", "0"),
+            ("rollover_cap", "100"),
+            ("rollover_periods", "1"),
+            ("priority", "1"),
+            ("unit_price", "0.5"),
+            ("currency", "'USD'"),
+            ("applies_to", "array['call']"),
+            ("metadata", "'{\"a\": 1}'"),
+            ("reset", "'{}'"),
+        ],
+    ),
+    ("cancel_recurring_grant", &[("customer_id", "'acme'"), ("recurring_grant", "'monthly'"), ("at", "'2026-01-15 00:00+00'")]),
+    (
+        "create_contract",
+        &[
+            ("customer_id", "'acme'"),
+            ("contract", "'new'"),
+            ("committed_credits", "100"),
+            ("starts_at", "'2026-01-01 00:00+00'"),
+            ("ends_at", "'2026-07-01 00:00+00'"),
+            ("wallet", "'default'"),
+            ("unit_price", "0.5"),
+            ("currency", "'USD'"),
+            ("installments", "3"),
+            ("installment_every", "'1 month'"),
+            ("on_end", "'rollover'"),
+            ("rollover_percent", "50"),
+            ("rollover_cap", "100"),
+            ("rollover_expires_after", "'30 days'"),
+            ("minimum_spend", "false"),
+            ("metadata", "'{\"a\": 1}'"),
+        ],
+    ),
+    ("cancel_contract", &[("customer_id", "'acme'"), ("contract", "'deal'"), ("at", "'2026-01-15 00:00+00'")]),
+    (
+        "hold_credits",
+        &[
+            ("customer_id", "'acme'"),
+            ("amount", "5"),
+            ("expires_in", "'1 hour'"),
+            ("wallet", "'default'"),
+            ("unit", "'credits'"),
+            ("event_name", "'call'"),
+            ("idempotency_key", "'new key'"),
+            ("metadata", "'{\"a\": 1}'"),
+        ],
+    ),
+    (
+        "capture_hold",
+        &[
+            ("customer_id", "'acme'"),
+            ("hold_id", "'held'"),
+            ("amount", "5"),
+            ("on_insufficient", "'partial'"),
+            ("idempotency_key", "'new key'"),
+            ("metadata", "'{\"a\": 1}'"),
+        ],
+    ),
+    ("release_hold", &[("customer_id", "'acme'"), ("hold_id", "'held'")]),
     ("expire_grants", &[("batch_size", "10")]),
+    ("renew_grants", &[("batch_size", "10")]),
     ("run_maintenance", &[("batch_size", "10")]),
     ("cron_jobs", &[("action", "'schedule'"), ("wanted_schedule", "'* * * * *'")]),
     ("schedule_jobs", &[("schedule", "'* * * * *'")]),
@@ -299,7 +393,12 @@ fn new_inputs(rule: &str) -> (Session, String) {
     session.exec("select credits.create_wallet('acme', 'promo')");
     let grant_id = grant(&mut session, "bought", "100", "expires_at => '2027-05-01 00:00+00'");
     grant(&mut session, "later", "10", "effective_at => '2026-03-01 00:00+00'");
-    session.exec("select * from credits.deduct_usage('acme', 20, 'used', event_name => 'call')");
+    session.exec(
+        "select * from credits.deduct_usage('acme', 20, 'used', event_name => 'call');
+         select credits.create_recurring_grant('acme', 'monthly', 10, '1 month');
+         select credits.create_contract('acme', 'deal', 30, '2026-01-01 00:00+00', '2026-07-01 00:00+00', installments => 3);
+         select * from credits.hold_credits('acme', 15, '1 hour', idempotency_key => 'held')",
+    );
     (session, format!("'{grant_id}'"))
 }
 
@@ -453,8 +552,20 @@ fn infinity_is_accepted_for_an_expiry_only() {
 #[test]
 fn ids_codes_keys_and_names_have_1_to_255_bytes() {
     let (mut session, grant_id) = new_inputs("names_have_1_to_255_bytes");
-    let names =
-        ["customer_id", "wallet", "name", "unit", "event_name", "idempotency_key", "from_wallet", "to_wallet", "transaction_id"];
+    let names = [
+        "customer_id",
+        "wallet",
+        "name",
+        "unit",
+        "event_name",
+        "idempotency_key",
+        "from_wallet",
+        "to_wallet",
+        "transaction_id",
+        "recurring_grant",
+        "contract",
+        "hold_id",
+    ];
     for (function, arguments) in functions(&mut session) {
         for (position, argument) in arguments.iter().enumerate() {
             if !names.contains(&argument.name.as_str()) {

@@ -5,6 +5,20 @@ use pgrx_tests::{Cluster, Session, assert_ledger_is_sound};
 const BALANCE: &str = "select wallet, balance, held, scheduled, debt, next_expiry_at, next_expiry_credits \
                        from credits.balance('acme')";
 
+const VIEWS: [&str; 11] = [
+    "wallets",
+    "grants",
+    "ledger",
+    "journal",
+    "trial_balance",
+    "expiring_grants",
+    "recurring_grants",
+    "contract_progress",
+    "holds",
+    "invoice_lines",
+    "job_health",
+];
+
 /// January 1st: 100 credits until the 10th, 50 for ever, 30 from February 1st; 20 are used on the 2nd. Nothing is settled after.
 fn write_history(primary: &mut Session) {
     primary.set_clock("2026-01-01 00:00+00");
@@ -61,12 +75,69 @@ fn a_standby_answers_as_if_everything_due_were_settled() {
     );
     assert_eq!(session.lines("select wallet, credits from credits.preview_deduction('acme', 60)"), ["default|50", "default|10"]);
 
-    for view in ["wallets", "grants", "ledger", "journal", "trial_balance", "expiring_grants"] {
+    for view in VIEWS {
         session.exec(&format!("select * from credits.{view}"));
     }
     assert_eq!(session.lines("select sum(debit) - sum(credit) from credits.trial_balance"), ["0"]);
     assert_eq!(session.lines("select count(*) from credits.ledger"), ["4"], "reading wrote nothing");
     assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn a_standby_knows_of_renewals_instalments_and_lapses_that_nobody_has_written() {
+    let primary = Cluster::start("primary", &[]);
+    let mut on_primary = primary.new_database("books");
+    on_primary.set_clock("2026-01-01 00:00+00");
+    on_primary.exec(
+        "select credits.create_wallet('acme');
+         select credits.create_recurring_grant('acme', 'monthly', 100, '1 month', rollover_percent => 50);
+         select credits.create_contract('acme', 'deal', 90, '2026-01-01 00:00+00', '2026-04-01 00:00+00', installments => 3);
+         select * from credits.hold_credits('acme', 70, '10 days', idempotency_key => 'lapses')",
+    );
+    let standby = primary.standby("standby");
+    let mut session = standby.session("books");
+    let reads = [
+        BALANCE,
+        "select at, credits.balance_at('acme', 'default', at)
+         from unnest(array['2026-01-01', '2026-01-11', '2026-01-31', '2026-02-01', '2026-03-01']::timestamptz[]) at",
+        "select occurred_at, kind, amount, balance
+         from credits.statement('acme', 'default', '2026-01-01 00:00+00', '2026-03-10 00:00+00') where kind not in ('opening', 'closing')",
+        "select credits from credits.preview_deduction('acme', 200)",
+        "select status from credits.holds",
+        "select contract, status, committed from credits.contract_progress",
+    ];
+    session.set_clock("2026-01-05 00:00+00");
+    // What expires first is held first: 70 of January's 100.
+    assert_eq!(session.lines(BALANCE), ["default|60|70|0|0|2026-02-01 00:00:00+00|30"]);
+    session.set_clock("2026-03-10 00:00+00");
+    // In February 50 of January's are left over, in March 50 of February's; the contract has granted all.
+    let answers = reads.map(|sql| session.lines(sql));
+    assert_eq!(answers[0], ["default|240|0|0|0|2026-04-01 00:00:00+00|240"]);
+    assert_eq!(
+        answers[1],
+        [
+            "2026-01-01 00:00:00+00|60",
+            "2026-01-11 00:00:00+00|130",
+            "2026-01-31 00:00:00+00|130",
+            "2026-02-01 00:00:00+00|210",
+            "2026-03-01 00:00:00+00|240"
+        ]
+    );
+    assert_eq!(answers[3].iter().map(|credits| credits.parse::<i32>().expect("a number")).sum::<i32>(), 200);
+    assert_eq!(answers[4..].concat(), ["lapsed", "deal|active|90"]);
+    for view in VIEWS {
+        session.exec(&format!("select * from credits.{view}"));
+    }
+    assert_eq!(session.error("select * from credits.renew_grants()").sqlstate, "25006");
+    assert_eq!(session.error("select * from credits.release_hold('acme', 'lapses')").sqlstate, "25006");
+    assert_eq!(session.lines("select count(*) from credits.ledger"), ["3"], "reading wrote nothing");
+    assert_ledger_is_sound(&mut session);
+
+    // What the standby said is what the primary writes.
+    on_primary.set_clock("2026-03-10 00:00+00");
+    on_primary.exec("select * from credits.run_maintenance()");
+    assert_eq!(reads.map(|sql| on_primary.lines(sql)), answers);
+    assert_ledger_is_sound(&mut on_primary);
 }
 
 #[test]

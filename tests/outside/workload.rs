@@ -73,6 +73,8 @@ enum Operation {
     Adjust,
     Void,
     ChangeExpiry,
+    Hold,
+    Capture,
 }
 
 impl Operation {
@@ -80,8 +82,10 @@ impl Operation {
     fn may_be_refused(self, error: &DbErrorInfo) -> bool {
         match (self, error.symbol()) {
             (Operation::Deduct | Operation::Transfer | Operation::Adjust, "insufficient_credits") => true,
+            (Operation::Hold | Operation::Capture, "insufficient_credits") => true,
             (Operation::Refund | Operation::Void, "out_of_range") => true,
-            (Operation::Void | Operation::ChangeExpiry, "wrong_state") => true,
+            // Captured, released or lapsed before.
+            (Operation::Void | Operation::ChangeExpiry | Operation::Capture, "wrong_state") => true,
             // It waited for the lock until the expiry it asked for had come.
             (Operation::Grant | Operation::ChangeExpiry, "invalid_argument") => error.message.contains("already past"),
             _ => false,
@@ -102,9 +106,9 @@ struct Request {
 }
 
 impl Request {
-    /// Not so a deduction that answers *insufficient* instead of failing: repeated later, it may find credits.
+    /// Not so a deduction or a capture that answers *insufficient* instead of failing: repeated later, it may find credits.
     fn is_recorded_once_answered(&self) -> bool {
-        self.operation != Operation::Deduct || self.sql.contains("on_insufficient => 'error'")
+        !matches!(self.operation, Operation::Deduct | Operation::Capture) || self.sql.contains("on_insufficient => 'error'")
     }
 }
 
@@ -121,7 +125,8 @@ struct Answer {
 /// What kinds of entries make up an amount that a call answers with. Settling and repaying are nobody's answer.
 const ROLES: &str = "case
     when kind in ('grant', 'grant_scheduled') then 'granted'
-    when kind = 'usage' then 'deducted'
+    when kind in ('usage', 'hold_captured') then 'deducted'
+    when kind = 'hold' then 'held'
     when kind in ('overage', 'overdraft') then 'overage'
     when kind in ('usage_refunded', 'overage_refunded', 'overdraft_refunded') then 'refunded'
     when kind = 'transfer_out' then 'transferred'
@@ -133,7 +138,8 @@ impl Operation {
     fn roles(self) -> &'static [&'static str] {
         match self {
             Operation::Grant => &["granted"],
-            Operation::Deduct => &["deducted", "overage"],
+            Operation::Deduct | Operation::Capture => &["deducted", "overage"],
+            Operation::Hold => &["held"],
             Operation::Refund => &["refunded"],
             Operation::Transfer => &["transferred"],
             Operation::Adjust => &["granted", "taken"],
@@ -142,6 +148,22 @@ impl Operation {
         }
     }
 }
+
+/// Holds of which more or less came to an end than was held, or in more than one transaction. Open ones have none.
+pub const HOLDS_NOT_ENDED_ONCE: &str = "select h.customer_id, h.hold_id, held.credits, ended.credits
+    from credits.holds h
+    cross join lateral (
+        select sum(credits) as credits from credits.ledger l
+        where l.customer_id = h.customer_id and l.transaction_id = h.hold_id and kind = 'hold'
+    ) held
+    cross join lateral (
+        select coalesce(sum(credits), 0) as credits, count(distinct transaction_id) as transactions from credits.ledger l
+        where l.customer_id = h.customer_id and l.refers_to = h.hold_id and kind in ('hold_captured', 'hold_released')
+    ) ended
+    where held.credits is null or ended.transactions > 1
+       or case when h.status = 'open' then h.held <> held.credits or ended.credits <> 0
+               when ended.transactions = 1 then held.credits <> ended.credits
+               else h.status <> 'lapsed' end";
 
 /// Wallets of a customer, and those that the workers may use from the beginning.
 const CUSTOMERS: &[&[&str]] =
@@ -178,9 +200,10 @@ pub struct Work {
     acknowledged: Mutex<Vec<(Request, Answer)>>,
     /// Keys of requests that must have left nothing.
     refused: Mutex<Vec<(usize, String)>>,
-    /// By customer: keys of usage that can be refunded, ids of grants.
+    /// By customer: keys of usage that can be refunded, ids of grants, ids of holds.
     usages: Mutex<Vec<Vec<String>>>,
     grants: Mutex<Vec<Vec<String>>>,
+    holds: Mutex<Vec<Vec<String>>>,
     grown: AtomicBool,
     units: AtomicUsize,
 }
@@ -198,6 +221,7 @@ impl Work {
             refused: Mutex::default(),
             usages: Mutex::new(vec![Vec::new(); CUSTOMERS.len()]),
             grants: Mutex::new(vec![Vec::new(); CUSTOMERS.len()]),
+            holds: Mutex::new(vec![Vec::new(); CUSTOMERS.len()]),
             grown: false.into(),
             units: AtomicUsize::new(0),
         }
@@ -227,8 +251,9 @@ impl Work {
         assert_eq!(session.lines(twice), [""; 0], "each transaction was executed once, SEED={seed}");
         let over_refunded = "select refers_to from credits.ledger r where kind like '%_refunded' group by customer_id, refers_to
              having sum(credits) > (select sum(credits) from credits.ledger u where u.customer_id = r.customer_id
-                 and u.transaction_id = r.refers_to and kind in ('usage', 'overage', 'overdraft'))";
+                 and u.transaction_id = r.refers_to and kind in ('usage', 'hold_captured', 'overage', 'overdraft'))";
         assert_eq!(session.lines(over_refunded), [""; 0], "nothing is refunded twice, SEED={seed}");
+        assert_eq!(session.lines(HOLDS_NOT_ENDED_ONCE), [""; 0], "a hold ends once and whole, SEED={seed}");
 
         let mut books = Books::read(session);
         let acknowledged = self.acknowledged.lock().expect("no worker failed");
@@ -254,17 +279,23 @@ impl Work {
             assert!(!books.transactions.contains_key(&id), "refused, but it left entries: {id:?}, SEED={seed}");
         }
         for (id, entry) in &books.transactions {
-            let is_settling =
-                entry.kinds.iter().all(|kind| ["expiration", "grant_activated", "overdraft_repaid"].contains(&kind.as_str()));
+            // What is given back to a voided grant is void at once.
+            let gives_back = entry.kinds.contains("hold_released");
+            let is_settling = entry.kinds.iter().all(|kind| {
+                ["expiration", "grant_activated", "overdraft_repaid", "hold_released"].contains(&kind.as_str())
+                    || gives_back && kind == "void"
+            });
             assert!(is_settling, "nobody asked for {id:?}: {:?}, SEED={seed}", entry.kinds);
         }
         let sum = |role: &str| acknowledged.iter().filter(|(_, answer)| answer.amounts.contains_key(role)).count();
         println!(
-            "{} acknowledged ({} granting, {} deducting, {} with overage, {} refunding, {} transferring, {} voiding), {} refused, {} settled",
+            "{} acknowledged ({} granting, {} deducting, {} with overage, {} holding, {} refunding, {} transferring, {} voiding), {} refused, \
+             {} settled",
             acknowledged.len(),
             sum("granted"),
             sum("deducted"),
             sum("overage"),
+            sum("held"),
             sum("refunded"),
             sum("transferred"),
             sum("voided"),
@@ -335,7 +366,8 @@ impl Worker<'_> {
             14..22 => self.repeat_a_used_key(),
             22..24 => self.reuse_a_key_for_something_else(),
             24..26 => self.configure(),
-            26..38 => self.transact(),
+            26..29 => self.release_a_hold(),
+            29..41 => self.transact(),
             _ => {
                 let customer = self.customer();
                 let request = self.request(customer);
@@ -421,7 +453,10 @@ impl Worker<'_> {
             assert_eq!(answer.amounts.get(*role), Some(amount), "{request:?}");
         }
         let customer = request.customer;
-        if request.operation == Operation::Deduct {
+        if request.operation == Operation::Hold {
+            self.work.holds.lock().expect("no worker failed")[customer].push(answer.key.clone());
+        }
+        if matches!(request.operation, Operation::Deduct | Operation::Capture) {
             self.work.usages.lock().expect("no worker failed")[customer].push(answer.key.clone());
         }
         if let Some(grant) = &answer.grant {
@@ -457,6 +492,21 @@ impl Worker<'_> {
         assert_eq!((error.sqlstate.as_str(), error.symbol()), ("23505", "idempotency_key_reused"), "{other}\n{error}");
     }
 
+    /// What a hold gave back is said again whenever it is released again.
+    fn release_a_hold(&mut self) {
+        let customer = self.customer();
+        let Some(hold) = self.random.pick_recent(&self.work.holds.lock().expect("no worker failed")[customer]) else { return };
+        let sql = format!("select released from credits.release_hold('{}', '{hold}')", customer_id(customer));
+        let mut release = || match self.persist(|worker| worker.query(&sql)) {
+            Ok(mut rows) => rows.remove(0).remove("released"),
+            Err(error) => {
+                assert_eq!(error.symbol(), "wrong_state", "captured: {sql}\n{error}");
+                None
+            }
+        };
+        assert_eq!(release(), release(), "{sql}");
+    }
+
     /// Settling from several sessions at once; what is settled is nobody's answer.
     fn maintain(&mut self) {
         let function = self.random.pick(&["expire_grants", "run_maintenance"]);
@@ -480,7 +530,7 @@ impl Worker<'_> {
         let (sql, expected): (String, &[&str]) = match self.random.below(5) {
             0 => (
                 format!(
-                    "select wallet from credits.balance('{customer}') where balance < 0 or scheduled < 0 or debt < 0 or held <> 0"
+                    "select wallet from credits.balance('{customer}') where balance < 0 or scheduled < 0 or debt < 0 or held < 0"
                 ),
                 &[],
             ),
@@ -516,13 +566,16 @@ impl Worker<'_> {
         let usage = self.random.pick_recent(&self.work.usages.lock().expect("no worker failed")[customer]);
         let grant = self.random.pick_recent(&self.work.grants.lock().expect("no worker failed")[customer]);
         let can_transfer = CUSTOMERS[customer].len() > 1 && (customer != GROWING || self.work.grown.load(Ordering::Acquire));
-        match (self.random.below(100), usage, grant) {
-            (0..12, Some(usage), _) => self.refund(customer, key, &usage),
-            (12..16, _, Some(grant)) => self.void(customer, key, &grant),
-            (16..20, _, Some(grant)) => self.change_expiry(customer, key, &grant),
-            (20..24, _, _) => self.adjust(customer, key),
-            (24..30, _, _) if can_transfer => self.transfer(customer, key),
-            (30..52, _, _) => self.grant(customer, key),
+        let hold = self.random.pick_recent(&self.work.holds.lock().expect("no worker failed")[customer]);
+        match (self.random.below(110), usage, grant, hold) {
+            (100..105, _, _, _) => self.hold(customer, key),
+            (105..110, _, _, Some(hold)) => self.capture(customer, key, &hold),
+            (0..12, Some(usage), _, _) => self.refund(customer, key, &usage),
+            (12..16, _, Some(grant), _) => self.void(customer, key, &grant),
+            (16..20, _, Some(grant), _) => self.change_expiry(customer, key, &grant),
+            (20..24, _, _, _) => self.adjust(customer, key),
+            (24..30, _, _, _) if can_transfer => self.transfer(customer, key),
+            (30..52, _, _, _) => self.grant(customer, key),
             _ => self.deduct(customer, key),
         }
     }
@@ -590,6 +643,37 @@ impl Worker<'_> {
             customer_id(customer)
         );
         Request { customer, key, operation: Operation::Deduct, amounts: BTreeMap::new(), sql }
+    }
+
+    fn hold(&mut self, customer: usize, key: String) -> Request {
+        let amount = self.amount(60);
+        let mut arguments = format!("interval '{} ms', idempotency_key => '{key}'", self.random.between(50, 3000));
+        if self.random.chance(35) {
+            arguments += &format!(", wallet => '{}'", self.wallet(customer));
+        }
+        if self.random.chance(30) {
+            arguments += &format!(", event_name => '{}'", self.random.pick(&["chat", "image"]));
+        }
+        let sql = format!(
+            "select hold_id as key, held, replayed from credits.hold_credits('{}', {amount}, {arguments})",
+            customer_id(customer)
+        );
+        Request { customer, key: Some(key), operation: Operation::Hold, amounts: [("held", amount)].into(), sql }
+    }
+
+    fn capture(&mut self, customer: usize, key: String, hold: &str) -> Request {
+        let amount = match self.random.below(4) {
+            0 => "null".to_owned(),
+            1 => "0".to_owned(),
+            _ => self.amount(80),
+        };
+        let mode = self.random.pick(&["error", "report", "partial"]);
+        let sql = format!(
+            "select transaction_id as key, status, deducted, overage, replayed
+             from credits.capture_hold('{}', '{hold}', {amount}, on_insufficient => '{mode}', idempotency_key => '{key}')",
+            customer_id(customer)
+        );
+        Request { customer, key: Some(key), operation: Operation::Capture, amounts: BTreeMap::new(), sql }
     }
 
     fn refund(&mut self, customer: usize, key: String, usage: &str) -> Request {
@@ -733,6 +817,6 @@ fn worker_failed(number: usize, unit: &[Request], error: &DbErrorInfo) -> ! {
 }
 
 /// Whether the session is gone, or the server is not there yet.
-fn is_lost(error: &DbErrorInfo) -> bool {
+pub fn is_lost(error: &DbErrorInfo) -> bool {
     ["08", "57P0"].iter().any(|class| error.sqlstate.starts_with(class))
 }

@@ -1,23 +1,21 @@
 //! Runs a history: asks the domain, over the in-memory store, and compares it with the model after every step.
 
+mod anchoring;
+mod asking;
+mod comparing;
+mod rules;
+
 use uuid::Uuid;
 
-use super::model::{Model, State};
-use super::requests::{
-    CREDIT, HOUR, Instant, Key, MISSING, Mode, NEVER, Outcome, Policy, Request, START, Scope, Script, Setup, Status, Step,
-};
+use super::model::Model;
+use super::requests::{CREDIT, Instant, Key, Outcome, Policy, Request, Script, Setup, Status, Step};
 use super::store::Store;
 use crate::domain::amount::Amount;
-use crate::domain::book::Book;
-use crate::domain::grant::{GrantStatus, GrantType};
-use crate::domain::granting::{self, AdjustCredits, ChangeExpiry, GrantCredits, VoidGrant};
-use crate::domain::names::{EventName, TransactionId, WalletCode};
-use crate::domain::refund::{self, RefundUsage};
+use crate::domain::names::{TransactionId, WalletCode};
 use crate::domain::time::{Interval, Timestamp};
-use crate::domain::transfer::{self, TransferCredits};
-use crate::domain::usage::{self, DeductUsage, OnInsufficient};
 use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus};
-use crate::error::Result;
+use anchoring::{again, anchored};
+use asking::{Asked, Did};
 
 const CODES: [&str; 3] = ["default", "promo", "archive"];
 
@@ -76,8 +74,9 @@ fn status_of(status: Status) -> WalletStatus {
 /// The domain over its store, with the names that histories use for grants and usages.
 pub struct Subject {
     pub store: Store,
-    now: Instant,
+    pub now: Instant,
     usages: Vec<TransactionId>,
+    holds: Vec<TransactionId>,
 }
 
 impl Subject {
@@ -85,8 +84,9 @@ impl Subject {
         let wallets = script.wallets.iter().zip(CODES);
         Self {
             store: Store::new(wallets.map(|((unit, setup), code)| wallet(code, unit, settings(setup))).collect()),
-            now: START,
+            now: script.begins,
             usages: Vec::new(),
+            holds: Vec::new(),
         }
     }
 
@@ -105,14 +105,21 @@ impl Subject {
 
     pub fn ask(&mut self, request: &Request, key: Option<&str>) -> Outcome {
         let key = key.map(|key| TransactionId::stored(key.into()));
-        let grant_id = |grant: Option<usize>| grant.map_or(Uuid::max(), |number| self.store.grants[number].id);
+        let named = match request {
+            Request::Void { grant, .. } | Request::ChangeExpiry { grant, .. } => *grant,
+            _ => None,
+        };
+        if named.is_some_and(|number| number >= self.store.grants.len()) {
+            // Who knows the id of a grant that settling made has read it.
+            self.settle();
+        }
         let asked = Asked {
-            grant: match request {
-                Request::Void { grant, .. } | Request::ChangeExpiry { grant, .. } => grant_id(*grant),
-                _ => Uuid::nil(),
-            },
-            usage: match request {
+            grant: named.map_or(Uuid::max(), |number| self.store.grants[number].id),
+            transaction: match request {
                 Request::Refund { usage: Some(number), .. } => self.usages[*number].clone(),
+                Request::Capture { hold: Some(number), .. } | Request::Release { hold: Some(number) } => {
+                    self.holds[*number].clone()
+                }
                 _ => TransactionId::stored("never happened".into()),
             },
         };
@@ -124,177 +131,13 @@ impl Subject {
                 self.usages.extend(id.filter(|_| matches!(outcome, Outcome::Deducted { replayed: false, .. })));
                 outcome
             }
+            Ok(Did::Held(id, outcome)) => {
+                self.holds.extend(Some(id).filter(|_| matches!(outcome, Outcome::Held { replayed: false, .. })));
+                outcome
+            }
             Ok(Did::Other(outcome)) => outcome,
         }
     }
-}
-
-enum Did {
-    Granted(Uuid),
-    Used(Option<TransactionId>, Outcome),
-    Other(Outcome),
-}
-
-struct Asked {
-    grant: Uuid,
-    usage: TransactionId,
-}
-
-impl Asked {
-    fn execute(&self, book: &mut Book<'_>, key: Option<&TransactionId>, request: &Request) -> Result<Did> {
-        match request {
-            Request::Grant { wallet, amount, kind, priority, effective, expires, applies } => {
-                let request = GrantCredits {
-                    amount: Amount::from_units(*amount),
-                    wallet: code_of(*wallet),
-                    grant_type: [GrantType::Promotional, GrantType::Committed, GrantType::Prepaid][usize::from(*kind)],
-                    expires_at: expires.map(at),
-                    effective_at: effective.map(at),
-                    priority: *priority,
-                    unit_price: None,
-                    currency: None,
-                    applies_to: applies.as_ref().map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-                    metadata: "{}".into(),
-                };
-                granting::grant(book, key, &request).map(Did::Granted)
-            }
-            Request::Void { amount, .. } => {
-                let request = VoidGrant { grant_id: self.grant, amount: amount.map(Amount::from_units), metadata: None };
-                granting::void(book, key, &request).map(|credits| Did::Other(Outcome::Voided(credits.units())))
-            }
-            Request::ChangeExpiry { expires, .. } => {
-                let request = ChangeExpiry { grant_id: self.grant, expires_at: at(*expires), metadata: None };
-                granting::change_expiry(book, key, &request).map(Did::Granted)
-            }
-            Request::Transfer { from, to, amount } => {
-                let amount = Amount::from_units(*amount);
-                let request = TransferCredits { amount, from_wallet: code_of(*from), to_wallet: code_of(*to), metadata: None };
-                let done = transfer::transfer(book, key, &request)?;
-                Ok(Did::Other(Outcome::Transferred {
-                    transferred: done.transferred.units(),
-                    from_balance: done.from_balance.units(),
-                    to_balance: done.to_balance.units(),
-                    replayed: done.replayed,
-                }))
-            }
-            Request::Adjust { wallet, amount } => {
-                let amount = Amount::from_units(*amount);
-                let done =
-                    granting::adjust(book, key, &AdjustCredits { amount, wallet: code_of(*wallet), metadata: "{}".into() })?;
-                let (adjusted, balance) = (done.adjusted.units(), done.balance.units());
-                Ok(Did::Other(Outcome::Adjusted { adjusted, balance, replayed: done.replayed }))
-            }
-            Request::Deduct { .. } => deduct(book, key, request),
-            Request::Refund { amount, .. } => {
-                let amount = amount.map(Amount::from_units);
-                let request = RefundUsage { transaction_id: self.usage.clone(), amount, metadata: None };
-                let done = refund::refund(book, key, &request)?;
-                let (refunded, balance) = (done.refunded.units(), done.balance.units());
-                Ok(Did::Other(Outcome::Refunded { refunded, balance, replayed: done.replayed }))
-            }
-            Request::SetStatus { wallet, status } => {
-                granting::set_status(book, &code_of(*wallet), status_of(*status)).map(|()| Did::Other(Outcome::Done))
-            }
-            Request::Configure { wallet, setup } => {
-                // As ops::wallets::configure does.
-                let index = usage::wallet(book, &code_of(*wallet))?;
-                usage::refuse_unless(book, index, &[WalletStatus::Active, WalletStatus::Frozen], "new settings")?;
-                book.wallets[index].settings = settings(setup);
-                Ok(Did::Other(Outcome::Done))
-            }
-        }
-    }
-}
-
-fn deduct(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Request) -> Result<Did> {
-    let Request::Deduct { amount, scope, event, occurred, mode } = request else { unreachable!() };
-    let (wallet, unit) = match scope {
-        Scope::Wallet(wallet) => (Some(code_of(*wallet)), "credits"),
-        Scope::Unit(unit) => (None, *unit),
-    };
-    let request = DeductUsage {
-        amount: Amount::from_units(*amount),
-        scope: usage::Scope { wallet, unit: unit.into() },
-        event_name: event.map(|name| EventName::stored(name.into())),
-        occurred_at: occurred.map(at),
-        on_insufficient: match mode {
-            Mode::Error => OnInsufficient::Error,
-            Mode::Report => OnInsufficient::Report,
-            Mode::Partial => OnInsufficient::Partial,
-        },
-        metadata: None,
-    };
-    let done = usage::deduct(book, key, &request)?;
-    let outcome = Outcome::Deducted {
-        status: done.status.code(),
-        requested: done.requested.units(),
-        deducted: done.deducted.units(),
-        overage: done.overage.units(),
-        balance: done.balance.units(),
-        replayed: done.replayed,
-    };
-    Ok(Did::Used(done.transaction_id, outcome))
-}
-
-/// Makes a request's instants absolute and its numbers those of something that is there.
-fn anchored(request: &Request, now: Instant, wallets: usize, grants: usize, usages: usize) -> Request {
-    let wallet_of = |number: usize| if number % 24 == 23 { MISSING } else { number % wallets };
-    let pick = |number: Option<usize>, count: usize| number.filter(|_| count > 0).map(|number| number % count);
-    let later = |offset: Instant| if offset == NEVER { NEVER } else { now + offset };
-    let mut request = request.clone();
-    match &mut request {
-        Request::Grant { wallet, effective, expires, .. } => {
-            *wallet = wallet_of(*wallet);
-            *effective = effective.map(later);
-            *expires = expires.map(later);
-        }
-        Request::Void { grant, .. } => *grant = pick(*grant, grants),
-        Request::ChangeExpiry { grant, expires } => (*grant, *expires) = (pick(*grant, grants), later(*expires)),
-        Request::Transfer { from, to, .. } => {
-            (*from, *to) = (wallet_of(*from), wallet_of(*to));
-            if from == to {
-                *to = if *from == MISSING { 0 } else { (*from + 1) % wallets };
-            }
-            if from == to {
-                *to = MISSING;
-            }
-        }
-        Request::Adjust { wallet, .. } | Request::SetStatus { wallet, .. } | Request::Configure { wallet, .. } => {
-            *wallet = wallet_of(*wallet)
-        }
-        Request::Deduct { scope, occurred, .. } => {
-            if let Scope::Wallet(wallet) = scope {
-                *wallet = wallet_of(*wallet);
-            }
-            *occurred = occurred.map(later);
-        }
-        Request::Refund { usage, .. } => *usage = pick(*usage, usages),
-    }
-    request
-}
-
-/// The same request with another amount, or with all that is not compared changed; none if that makes no sense.
-fn again(request: &Request, with_another_amount: bool) -> Option<Request> {
-    let mut request = request.clone();
-    let more = i128::from(with_another_amount);
-    match &mut request {
-        Request::Grant { amount, priority, expires, .. } => {
-            *amount += more;
-            *priority += 1;
-            *expires = None;
-        }
-        Request::Deduct { amount, mode, occurred, .. } => {
-            *amount += more;
-            *occurred = None;
-            *mode = if *mode == Mode::Error { Mode::Partial } else { Mode::Error };
-        }
-        Request::Transfer { amount, .. } => *amount += more,
-        Request::Adjust { amount, .. } => *amount += if *amount < 0 { -more } else { more },
-        Request::Void { amount, .. } | Request::Refund { amount, .. } => *amount = amount.map(|amount| amount + more),
-        Request::ChangeExpiry { expires, .. } => *expires = NEVER,
-        Request::SetStatus { .. } | Request::Configure { .. } => return None,
-    }
-    Some(request)
 }
 
 /// When the scheduled job settles while time passes.
@@ -302,13 +145,14 @@ fn again(request: &Request, with_another_amount: bool) -> Option<Request> {
 pub enum Settling {
     OnlyWhenNeeded,
     AsScripted,
-    EveryHour,
+    EveryUnit,
 }
 
 /// Both sides of a history.
 pub struct History {
     pub subject: Subject,
     settling: Settling,
+    unit: Instant,
     model: Model,
     asked: Vec<(Request, String)>,
 }
@@ -316,7 +160,8 @@ pub struct History {
 impl History {
     fn new(script: &Script, settling: Settling) -> Self {
         let setups: Vec<_> = script.wallets.iter().zip(CODES).map(|((unit, setup), code)| (code, *unit, setup.clone())).collect();
-        Self { subject: Subject::new(script), settling, model: Model::new(START, &setups), asked: Vec::new() }
+        let model = Model::new(script.begins, &setups);
+        Self { subject: Subject::new(script), settling, unit: script.unit, model, asked: Vec::new() }
     }
 
     /// The whole script, comparing after each step.
@@ -332,9 +177,7 @@ impl History {
     fn step(&mut self, number: usize, step: &Step) {
         match step {
             Step::Ask(request, key) => {
-                let model = &self.model;
-                let (wallets, grants, usages) = (model.accounts.len(), model.blocks.len(), model.usage_count());
-                let request = anchored(request, model.now, wallets, grants, usages);
+                let request = anchored(request, &self.model, self.unit);
                 let key = match key {
                     _ if again(&request, false).is_none() => None,
                     Key::None => None,
@@ -351,11 +194,12 @@ impl History {
                     self.ask(&request, Some(&key));
                 }
             }
-            Step::Wait { hours, settles } => self.wait(self.model.now + hours * HOUR, *settles),
-            Step::WaitForGrant { number, settles } => {
-                let times = self.model.blocks.iter().flat_map(|block| [block.effective, block.expires]);
-                let mut times: Vec<Instant> = times.filter(|at| *at > self.model.now && *at < NEVER).collect();
+            Step::Wait { units, settles } => self.wait(self.model.now + units * self.unit, *settles),
+            Step::WaitForDue { number, settles } => {
+                let mut times = self.model.instants();
                 times.sort_unstable();
+                let soon = self.model.now + 60 * self.unit;
+                times.retain(|at| *at <= soon);
                 if let Some(at) = times.get(number % times.len().max(1)) {
                     self.wait(*at, *settles);
                 }
@@ -370,49 +214,17 @@ impl History {
     }
 
     fn wait(&mut self, until: Instant, settles: bool) {
-        if self.settling == Settling::EveryHour {
-            for between in (self.model.now..until).step_by(HOUR as usize) {
+        if self.settling == Settling::EveryUnit {
+            for between in (self.model.now..until).step_by(self.unit as usize) {
                 self.subject.wait(between, true);
             }
         }
         let settles = match self.settling {
             Settling::OnlyWhenNeeded => false,
             Settling::AsScripted => settles,
-            Settling::EveryHour => true,
+            Settling::EveryUnit => true,
         };
         self.subject.wait(until, settles);
         self.model.pass_time(until);
-    }
-
-    /// What reading shows, settled or not, against the model.
-    fn compare(&self) {
-        let (store, model) = (&self.subject.store, &self.model);
-        let read = store.read(at(self.subject.now), |book| {
-            for (index, account) in model.accounts.iter().enumerate() {
-                let number = book.wallet_index(&code_of(index)).unwrap();
-                let wallet = &book.wallets[number];
-                let got = (wallet.balance.units(), wallet.scheduled.units(), wallet.debt.units(), wallet.overage.units());
-                let expected = (model.balance(index), model.scheduled(index), account.debt, account.overage);
-                assert_eq!(got, expected, "balance, scheduled, debt and overage of {} and of the model", account.code);
-                assert_eq!(wallet.status, status_of(account.status));
-                let next_expiry = book.next_expiry(number).map(|(at, credits)| (at.to_postgres(), credits.units()));
-                assert_eq!(next_expiry, model.next_expiry(index), "next expiry of {} and of the model", account.code);
-            }
-            for (number, block) in model.blocks.iter().enumerate() {
-                let grant = book.find_grant(store.grants[number].id).unwrap();
-                let got = (grant.amount.units(), grant.remaining.units(), grant.expired.units(), grant.status);
-                let status = match block.state {
-                    State::Waiting => GrantStatus::Scheduled,
-                    State::Live if block.left > 0 => GrantStatus::Active,
-                    State::Live => GrantStatus::Exhausted,
-                    State::Expired => GrantStatus::Expired,
-                    State::Voided => GrantStatus::Voided,
-                };
-                let expected = (block.amount, block.left, block.expired, status);
-                assert_eq!(got, expected, "amount, remaining, expired and status of grant {number} and of the model");
-            }
-            assert_eq!(store.grants.len(), model.blocks.len());
-        });
-        read.expect("reading never fails");
     }
 }

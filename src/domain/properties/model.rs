@@ -1,11 +1,20 @@
 //! A naive ledger, written from the specification and from nothing else: flat lists, sorted anew for every question, plain numbers
 //! for debt and overage, time stepped from event to event.
 
+mod contracts;
+mod granting;
+mod holds;
+mod recurring;
+pub mod time;
 mod usage;
 
 use std::collections::BTreeMap;
 
+use super::requests::rules::Rule;
 use super::requests::{Credits, Instant, NEVER, Outcome, Request, Setup, Status};
+pub use contracts::Contract;
+pub use holds::{Hold, HoldState};
+pub use recurring::Recurring;
 
 #[derive(Debug, Clone)]
 pub struct Account {
@@ -27,6 +36,16 @@ pub enum State {
     Voided,
 }
 
+/// The rule that gave a block, by its code. It stays with the credits when they move to another block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Origin {
+    /// The period of a recurring grant that began then.
+    Period(usize, Instant),
+    PeriodRollover(usize),
+    Instalment(usize),
+    ContractRollover,
+}
+
 #[derive(Debug, Clone)]
 pub struct Block {
     pub wallet: usize,
@@ -35,17 +54,29 @@ pub struct Block {
     pub expired: Credits,
     pub state: State,
     kind: u8,
-    priority: i32,
+    pub priority: i32,
     pub effective: Instant,
     pub expires: Instant,
     applies: Option<Vec<&'static str>>,
+    origin: Option<Origin>,
+    /// It ended with a cancelled contract, before it would have expired.
+    ended_early: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Payer {
     Block(usize),
-    Receivable(usize),
+    /// Wallet, and the number of the charge.
+    Receivable(usize, usize),
     Debt(usize),
+}
+
+/// Overage to be invoiced, less what was refunded of it.
+#[derive(Debug, Clone)]
+struct Charge {
+    wallet: usize,
+    at: Instant,
+    left: Credits,
 }
 
 #[derive(Debug, Clone)]
@@ -75,11 +106,37 @@ pub struct Model {
     pub accounts: Vec<Account>,
     pub blocks: Vec<Block>,
     usages: Vec<Usage>,
+    charges: Vec<Charge>,
+    /// By their code.
+    pub recurring: BTreeMap<usize, Recurring>,
+    pub contracts: BTreeMap<usize, Contract>,
+    pub holds: Vec<Hold>,
+    pub true_ups: Vec<contracts::TrueUp>,
     memory: BTreeMap<String, Memory>,
     touched: Vec<usize>,
 }
 
 type Answer = Result<Outcome, &'static str>;
+
+impl Block {
+    /// Credits of the promotional kind from and for ever, but for what is said otherwise.
+    fn live(wallet: usize, amount: Credits) -> Self {
+        Self {
+            wallet,
+            amount,
+            left: amount,
+            expired: 0,
+            state: State::Live,
+            kind: 0,
+            priority: 100,
+            effective: 0,
+            expires: NEVER,
+            applies: None,
+            origin: None,
+            ended_early: false,
+        }
+    }
+}
 
 impl Model {
     pub fn new(now: Instant, setups: &[(&'static str, &'static str, Setup)]) -> Self {
@@ -97,6 +154,11 @@ impl Model {
             accounts: accounts.collect(),
             blocks: Vec::new(),
             usages: Vec::new(),
+            charges: Vec::new(),
+            recurring: BTreeMap::new(),
+            contracts: BTreeMap::new(),
+            holds: Vec::new(),
+            true_ups: Vec::new(),
             memory: BTreeMap::new(),
             touched: Vec::new(),
         }
@@ -124,32 +186,6 @@ impl Model {
             |block: &&Block| block.wallet == wallet && block.state == State::Live && block.left > 0 && block.expires < NEVER;
         let at = self.blocks.iter().filter(live).map(|block| block.expires).min()?;
         Some((at, self.blocks.iter().filter(live).filter(|block| block.expires == at).map(|block| block.left).sum()))
-    }
-
-    /// SPEC 6: one event after the other; at one instant expiry, then activation, then repayment.
-    pub fn pass_time(&mut self, until: Instant) {
-        let event_of = |block: &Block| match block.state {
-            State::Waiting => block.effective,
-            State::Live if block.left > 0 => block.expires,
-            _ => NEVER,
-        };
-        while let Some(at) = self.blocks.iter().map(event_of).min().filter(|at| *at <= until && *at < NEVER) {
-            self.now = at;
-            for block in &mut self.blocks {
-                if block.state == State::Live && block.left > 0 && block.expires == at {
-                    block.state = State::Expired;
-                    block.expired += block.left;
-                    block.left = 0;
-                }
-            }
-            for block in &mut self.blocks {
-                if block.state == State::Waiting && block.effective == at {
-                    block.state = State::Live;
-                }
-            }
-            self.repay();
-        }
-        self.now = until;
     }
 
     /// SPEC 6, debt: spendable credits that are not limited repay it at once, in the order of spending.
@@ -214,6 +250,7 @@ impl Model {
             Outcome::Deducted { replayed, .. }
             | Outcome::Refunded { replayed, .. }
             | Outcome::Transferred { replayed, .. }
+            | Outcome::Held { replayed, .. }
             | Outcome::Adjusted { replayed, .. } => *replayed = true,
             _ => {}
         }
@@ -222,9 +259,12 @@ impl Model {
 
     fn with_balances(&self, request: &Request, mut outcome: Outcome, touched: &[usize]) -> Outcome {
         match (&mut outcome, request) {
-            (Outcome::Deducted { balance, .. }, Request::Deduct { scope, .. }) => {
-                *balance = self.considered(scope).into_iter().map(|wallet| self.balance(wallet)).sum();
-            }
+            (Outcome::Deducted { balance, .. }, Request::Deduct { scope, .. })
+            | (Outcome::Held { balance, .. }, Request::Hold { scope, .. }) => *balance = self.spendable(scope),
+            (
+                Outcome::Deducted { balance, .. } | Outcome::Released { balance, .. },
+                Request::Capture { hold: Some(hold), .. } | Request::Release { hold: Some(hold) },
+            ) => *balance = self.spendable(&self.holds[*hold].scope),
             (Outcome::Refunded { balance, .. }, _) => *balance = touched.iter().map(|wallet| self.balance(*wallet)).sum(),
             (Outcome::Transferred { from_balance, to_balance, .. }, Request::Transfer { from, to, .. }) => {
                 (*from_balance, *to_balance) = (self.balance(*from), self.balance(*to));
@@ -246,18 +286,9 @@ impl Model {
                 let expires = expires.or(account.setup.expires_after.map(|after| effective + after)).unwrap_or(NEVER);
                 self.check_expiry(effective, expires)?;
                 let state = if effective > self.now { State::Waiting } else { State::Live };
-                self.blocks.push(Block {
-                    wallet: *wallet,
-                    amount: *amount,
-                    left: *amount,
-                    expired: 0,
-                    state,
-                    kind: *kind,
-                    priority: *priority,
-                    effective,
-                    expires,
-                    applies: applies.clone(),
-                });
+                let (kind, priority, applies) = (*kind, *priority, applies.clone());
+                let new = Block { state, kind, priority, effective, expires, applies, ..Block::live(*wallet, *amount) };
+                self.blocks.push(new);
                 Ok(Outcome::Granted(self.blocks.len() - 1))
             }
             Request::Void { grant, amount } => self.void(*grant, *amount),
@@ -266,6 +297,10 @@ impl Model {
             Request::Adjust { wallet, amount } => self.adjust(*wallet, *amount),
             Request::Deduct { amount, scope, event, occurred, mode } => self.deduct(*amount, scope, *event, *occurred, *mode),
             Request::Refund { usage, amount } => self.refund(*usage, *amount),
+            Request::Hold { amount, scope, event, expires_in } => self.hold(*amount, scope, *event, *expires_in),
+            Request::Capture { hold, amount, mode } => self.capture(*hold, *amount, *mode),
+            Request::Release { hold } => self.release(*hold),
+            Request::Rule(rule) => self.agree(rule),
             Request::SetStatus { wallet, status } => self.set_status(*wallet, *status),
             Request::Configure { wallet, setup } => {
                 if self.account(*wallet)?.status == Status::Closed {
@@ -277,107 +312,22 @@ impl Model {
         }
     }
 
+    fn agree(&mut self, rule: &Rule) -> Answer {
+        match rule {
+            Rule::CreateRecurring(new) => self.create_recurring(new),
+            Rule::UpdateRecurring { code, terms, ends } => self.update_recurring(*code, terms, *ends),
+            Rule::CancelRecurring { code, at } => self.cancel_recurring(*code, *at),
+            Rule::CreateContract(new) => self.create_contract(new),
+            Rule::CancelContract { code, at } => self.cancel_contract(*code, *at),
+        }
+    }
+
     fn account(&self, wallet: usize) -> Result<&Account, &'static str> {
         self.accounts.get(wallet).ok_or("not_found")
     }
 
     fn check_expiry(&self, effective: Instant, expires: Instant) -> Result<(), &'static str> {
         if expires <= effective || expires <= self.now { Err("invalid_argument") } else { Ok(()) }
-    }
-
-    fn void(&mut self, grant: Option<usize>, amount: Option<Credits>) -> Answer {
-        let block = grant.and_then(|index| self.blocks.get_mut(index)).ok_or("not_found")?;
-        if matches!(block.state, State::Expired | State::Voided) {
-            return Err("wrong_state");
-        }
-        let credits = amount.unwrap_or(block.left);
-        if credits > block.left {
-            return Err("out_of_range");
-        }
-        block.left -= credits;
-        if block.left == 0 {
-            block.state = State::Voided;
-        }
-        Ok(Outcome::Voided(credits))
-    }
-
-    fn change_expiry(&mut self, grant: Option<usize>, expires: Instant) -> Answer {
-        let old = grant.and_then(|index| self.blocks.get(index)).ok_or("not_found")?.clone();
-        if matches!(old.state, State::Expired | State::Voided) || old.left == 0 {
-            return Err("wrong_state");
-        }
-        self.check_expiry(old.effective, expires)?;
-        let moved = &mut self.blocks[grant.unwrap()];
-        moved.left = 0;
-        if old.state == State::Waiting {
-            moved.state = State::Voided;
-        }
-        self.blocks.push(Block { amount: old.left, expires, expired: 0, ..old });
-        Ok(Outcome::Granted(self.blocks.len() - 1))
-    }
-
-    /// Takes from the live blocks of one wallet, limited ones too; which, and how much of each.
-    fn take_any(&mut self, wallet: usize, amount: Credits) -> Result<Vec<(usize, Credits)>, &'static str> {
-        let mut open = amount;
-        let mut taken = Vec::new();
-        for index in self.sorted(&[wallet]) {
-            let block = &mut self.blocks[index];
-            let credits = block.left.min(open);
-            if block.state == State::Live && credits > 0 {
-                block.left -= credits;
-                open -= credits;
-                taken.push((index, credits));
-            }
-        }
-        if open > 0 { Err("insufficient_credits") } else { Ok(taken) }
-    }
-
-    fn transfer(&mut self, from: usize, to: usize, amount: Credits) -> Answer {
-        let (source, target) = (self.account(from)?, self.account(to)?);
-        if source.status != Status::Active || target.status == Status::Closed {
-            return Err("wrong_state");
-        }
-        if source.unit != target.unit {
-            return Err("invalid_argument");
-        }
-        for (index, credits) in self.take_any(from, amount)? {
-            let block = self.blocks[index].clone();
-            self.blocks.push(Block { wallet: to, amount: credits, left: credits, expired: 0, ..block });
-        }
-        Ok(Outcome::Transferred { transferred: amount, from_balance: 0, to_balance: 0, replayed: false })
-    }
-
-    fn adjust(&mut self, wallet: usize, amount: Credits) -> Answer {
-        let account = self.account(wallet)?;
-        if account.status == Status::Closed {
-            return Err("wrong_state");
-        }
-        if amount > 0 {
-            let expires = None;
-            let (effective, applies) = (None, None);
-            self.execute(&Request::Grant { wallet, amount, kind: 0, priority: 100, effective, expires, applies })?;
-        } else {
-            self.take_any(wallet, -amount)?;
-        }
-        Ok(Outcome::Adjusted { adjusted: amount, balance: 0, replayed: false })
-    }
-
-    fn set_status(&mut self, wallet: usize, status: Status) -> Answer {
-        let account = self.account(wallet)?;
-        if account.status == status {
-            return Ok(Outcome::Done);
-        }
-        if account.status == Status::Closed || (status == Status::Closed && account.debt > 0) {
-            return Err("wrong_state");
-        }
-        self.accounts[wallet].status = status;
-        if status == Status::Closed {
-            for block in self.blocks.iter_mut().filter(|block| block.wallet == wallet && block.left > 0) {
-                block.state = State::Voided;
-                block.left = 0;
-            }
-        }
-        Ok(Outcome::Done)
     }
 }
 
@@ -391,6 +341,8 @@ fn same(request: &Request) -> String {
         Request::Adjust { wallet, amount } => format!("adjust {wallet} by {amount}"),
         Request::Deduct { amount, scope, event, .. } => format!("deduct {amount} of {scope:?} for {event:?}"),
         Request::Refund { usage, amount } => format!("refund {amount:?} of {usage:?}"),
-        Request::SetStatus { .. } | Request::Configure { .. } => "has no key".into(),
+        Request::Hold { amount, scope, event, .. } => format!("hold {amount} of {scope:?} for {event:?}"),
+        Request::Capture { hold, amount, .. } => format!("capture {amount:?} of {hold:?}"),
+        Request::SetStatus { .. } | Request::Configure { .. } | Request::Release { .. } | Request::Rule(_) => "has no key".into(),
     }
 }

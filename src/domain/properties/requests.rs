@@ -1,8 +1,12 @@
 //! The language in which the model and the domain are asked the same things, and random histories in it.
 
+pub mod rules;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+
+use rules::Rule;
 
 /// Units of 10^-12 credits.
 pub type Credits = i128;
@@ -12,6 +16,7 @@ pub type Instant = i64;
 pub const CREDIT: Credits = 1_000_000_000_000;
 pub const MINUTE: Instant = 60_000_000;
 pub const HOUR: Instant = 60 * MINUTE;
+pub const DAY: Instant = 24 * HOUR;
 pub const NEVER: Instant = i64::MAX;
 /// Where histories begin: 2026-01-01.
 pub const START: Instant = 820_540_800_000_000;
@@ -97,6 +102,21 @@ pub enum Request {
         usage: Option<usize>,
         amount: Option<Credits>,
     },
+    Hold {
+        amount: Credits,
+        scope: Scope,
+        event: Option<&'static str>,
+        expires_in: Instant,
+    },
+    Capture {
+        hold: Option<usize>,
+        amount: Option<Credits>,
+        mode: Mode,
+    },
+    Release {
+        hold: Option<usize>,
+    },
+    Rule(Box<Rule>),
     SetStatus {
         wallet: usize,
         status: Status,
@@ -117,6 +137,8 @@ pub enum Outcome {
     Refunded { refunded: Credits, balance: Credits, replayed: bool },
     Transferred { transferred: Credits, from_balance: Credits, to_balance: Credits, replayed: bool },
     Adjusted { adjusted: Credits, balance: Credits, replayed: bool },
+    Held { held: Credits, balance: Credits, lapses: Instant, replayed: bool },
+    Released { released: Credits, balance: Credits },
     Done,
 }
 
@@ -138,11 +160,11 @@ pub enum Step {
     },
     /// Time passes and nobody does anything, or the scheduled job settles.
     Wait {
-        hours: i64,
+        units: i64,
         settles: bool,
     },
-    /// To the very instant at which a grant becomes effective or expires.
-    WaitForGrant {
+    /// To the very instant at which something falls due.
+    WaitForDue {
         number: usize,
         settles: bool,
     },
@@ -155,10 +177,23 @@ pub enum Theme {
     Overage,
     Expiry,
     Keys,
+    Recurring,
+    Contracts,
+    Holds,
+}
+
+impl Theme {
+    /// Whether it is about what time does by itself.
+    fn is_of_rules(self) -> bool {
+        matches!(self, Self::Recurring | Self::Contracts | Self::Holds)
+    }
 }
 
 #[derive(Debug, Clone)]
 pub struct Script {
+    pub begins: Instant,
+    /// What requests and waits count as one hour is this long.
+    pub unit: Instant,
     /// Unit and settings of each wallet.
     pub wallets: Vec<(&'static str, Setup)>,
     pub steps: Vec<Step>,
@@ -169,12 +204,22 @@ pub fn script(theme: Theme) -> impl Strategy<Value = Script> {
     let wallets = vec((unit, setup(theme)), 1..=3);
     // Most rules need few steps to break; the long histories are for what adds up.
     let steps = prop_oneof![3 => vec(step(theme), 5..=14), 1 => vec(step(theme), 15..=40)];
-    (wallets, steps).prop_map(|(wallets, steps)| Script { wallets, steps })
+    // Hours, or days for calendars; then some begin at the end of a month.
+    let clock = if theme.is_of_rules() {
+        prop_oneof![1 => Just((START, HOUR)), 1 => (0..100_i64).prop_map(|days| (START + days * DAY, DAY))].boxed()
+    } else {
+        Just((START, HOUR)).boxed()
+    };
+    (clock, wallets, rules::first_requests(theme), steps).prop_map(|((begins, unit), wallets, first, steps)| {
+        let first = first.into_iter().map(|request| Step::Ask(request, Key::None));
+        Script { begins, unit, wallets, steps: first.chain(steps).collect() }
+    })
 }
 
 fn setup(theme: Theme) -> impl Strategy<Value = Setup> {
     let blocked = if theme == Theme::Overage { 1 } else { 4 };
-    let policy = prop_oneof![blocked => Just(Policy::Block), 2 => Just(Policy::Invoice), 3 => Just(Policy::Overdraft)];
+    let invoiced = if theme == Theme::Contracts { 8 } else { 2 };
+    let policy = prop_oneof![blocked => Just(Policy::Block), invoiced => Just(Policy::Invoice), 3 => Just(Policy::Overdraft)];
     let limit = option::of((0..20_i128).prop_map(|halves| halves * CREDIT / 2));
     let graceful = if theme == Theme::Expiry { 3 } else { 1 };
     let grace = prop_oneof![2 => Just(0), graceful => (1..12_i64).prop_map(|hours| hours * HOUR)];
@@ -201,12 +246,20 @@ fn event() -> impl Strategy<Value = Option<&'static str>> {
     prop_oneof![Just(None), Just(Some("chat")), Just(Some("image"))]
 }
 
-fn request(theme: Theme) -> BoxedStrategy<Request> {
-    let wallet = || 0..24_usize;
-    let whole_hours = |hours: std::ops::Range<i64>| hours.prop_map(|hours| hours * HOUR);
+/// So many units of time.
+fn units(units: std::ops::Range<i64>) -> impl Strategy<Value = Instant> {
+    units.prop_map(|units| units * HOUR)
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    let unit = prop_oneof![20 => Just("credits"), 3 => Just("tokens"), 1 => Just("nothing")];
+    prop_oneof![2 => unit.prop_map(Scope::Unit), 1 => (0..24_usize).prop_map(Scope::Wallet)]
+}
+
+fn grant() -> impl Strategy<Value = Request> {
     let applies = prop_oneof![3 => Just(None), 1 => Just(Some(vec!["chat"])), 1 => Just(Some(vec!["chat", "image"]))];
-    let effective = prop_oneof![3 => Just(None), 1 => whole_hours(-6..12).prop_map(Some)];
-    let grant = (wallet(), amount(), 0..3_u8, 1..3_i32, effective, option::of(whole_hours(-1..24)), applies).prop_map(
+    let effective = prop_oneof![3 => Just(None), 1 => units(-6..12).prop_map(Some)];
+    (0..24_usize, amount(), 0..3_u8, 1..3_i32, effective, option::of(units(-1..24)), applies).prop_map(
         |(wallet, amount, kind, priority, effective, expires, applies)| Request::Grant {
             wallet,
             amount,
@@ -216,14 +269,17 @@ fn request(theme: Theme) -> BoxedStrategy<Request> {
             expires,
             applies,
         },
-    );
+    )
+}
+
+fn request(theme: Theme) -> BoxedStrategy<Request> {
+    let wallet = || 0..24_usize;
+    let grant = grant();
     let used = prop_oneof![12 => amount(), 1 => Just(0)];
-    let unit = prop_oneof![20 => Just("credits"), 3 => Just("tokens"), 1 => Just("nothing")];
-    let scope = prop_oneof![2 => unit.prop_map(Scope::Unit), 1 => wallet().prop_map(Scope::Wallet)];
     let late = if theme == Theme::Expiry { 3 } else { 1 };
-    let occurred = prop_oneof![3 => Just(None), late => whole_hours(-14..1).prop_map(Some), 1 => (3..7_i64).prop_map(|minutes| Some(minutes * MINUTE))];
+    let occurred = prop_oneof![3 => Just(None), late => units(-14..1).prop_map(Some), 1 => (3..7_i64).prop_map(|minutes| Some(minutes * MINUTE))];
     let mode = prop_oneof![Just(Mode::Error), Just(Mode::Report), Just(Mode::Partial)];
-    let deduct = (used, scope, event(), occurred, mode).prop_map(|(amount, scope, event, occurred, mode)| Request::Deduct {
+    let deduct = (used, scope(), event(), occurred, mode).prop_map(|(amount, scope, event, occurred, mode)| Request::Deduct {
         amount,
         scope,
         event,
@@ -234,7 +290,7 @@ fn request(theme: Theme) -> BoxedStrategy<Request> {
     let some_amount = || option::of(amount());
     let refund = (pick(), some_amount()).prop_map(|(usage, amount)| Request::Refund { usage, amount });
     let void = (pick(), some_amount()).prop_map(|(grant, amount)| Request::Void { grant, amount });
-    let change_expiry = (pick(), prop_oneof![4 => whole_hours(-1..36), 1 => Just(NEVER)])
+    let change_expiry = (pick(), prop_oneof![4 => units(-1..36), 1 => Just(NEVER)])
         .prop_map(|(grant, expires)| Request::ChangeExpiry { grant, expires });
     let transfer = (wallet(), wallet(), amount()).prop_map(|(from, to, amount)| Request::Transfer { from, to, amount });
     let adjust = (wallet(), amount(), any::<bool>())
@@ -242,7 +298,9 @@ fn request(theme: Theme) -> BoxedStrategy<Request> {
     let status = prop_oneof![6 => Just(Status::Active), 3 => Just(Status::Frozen), 1 => Just(Status::Closed)];
     let set_status = (wallet(), status).prop_map(|(wallet, status)| Request::SetStatus { wallet, status });
     let configure = (wallet(), setup(theme)).prop_map(|(wallet, setup)| Request::Configure { wallet, setup });
+    let ruled = if theme.is_of_rules() { 24 } else { 6 };
     prop_oneof![
+        ruled => rules::request(theme),
         8 => grant,
         12 => deduct,
         6 => refund,
@@ -259,12 +317,14 @@ fn request(theme: Theme) -> BoxedStrategy<Request> {
 fn step(theme: Theme) -> BoxedStrategy<Step> {
     let key = prop_oneof![6 => Just(Key::None), 6 => Just(Key::Fresh), 1 => (0..64_usize).prop_map(Key::Used)];
     let retries = if theme == Theme::Keys { 8 } else { 1 };
+    let due = if theme.is_of_rules() { 5 } else { 2 };
     prop_oneof![
         16 => (request(theme), key).prop_map(|(request, key)| Step::Ask(request, key)),
         retries => (0..64_usize, prop::bool::weighted(0.2))
             .prop_map(|(number, with_another_amount)| Step::Retry { number, with_another_amount }),
-        3 => (0..12_i64, any::<bool>()).prop_map(|(hours, settles)| Step::Wait { hours, settles }),
-        2 => (0..64_usize, any::<bool>()).prop_map(|(number, settles)| Step::WaitForGrant { number, settles }),
+        3 => (0..12_i64, any::<bool>()).prop_map(|(units, settles)| Step::Wait { units, settles }),
+        1 => (12..50_i64, any::<bool>()).prop_map(|(units, settles)| Step::Wait { units, settles }),
+        due => (0..64_usize, any::<bool>()).prop_map(|(number, settles)| Step::WaitForDue { number, settles }),
     ]
     .boxed()
 }

@@ -4,15 +4,23 @@
 //! is written once, and the next due instant is never late.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use crate::domain::amount::Amount;
-use crate::domain::book::{Book, Ids, Reader};
+use crate::domain::book::Book;
+use crate::domain::chart::Kind;
+use crate::domain::contract::Contract;
 use crate::domain::entry::{Line, Movement, Recorded, Repayment};
-use crate::domain::grant::{Grant, GrantStatus, SpendingOrder};
-use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
+use crate::domain::grant::{Grant, GrantStatus, Origin, SpendingOrder};
+use crate::domain::hold::Hold;
+use crate::domain::invoice::TrueUp;
+use crate::domain::names::{ContractCode, CustomerId, EventName, RecurringCode, TransactionId, WalletCode};
+use crate::domain::reader::{Ids, Reader};
+use crate::domain::recurring::RecurringGrant;
 use crate::domain::request::Fingerprint;
+use crate::domain::rows::Rows;
 use crate::domain::settle;
 use crate::domain::time::Timestamp;
 use crate::domain::verify::{PostedEntry, Replay, Violation};
@@ -55,13 +63,27 @@ pub struct Store {
     /// In the order of creation.
     pub grants: Vec<Grant>,
     pub entries: Vec<StoredEntry>,
+    pub recurring: BTreeMap<RecurringCode, RecurringGrant>,
+    pub contracts: BTreeMap<ContractCode, Contract>,
+    pub holds: BTreeMap<TransactionId, Hold>,
+    pub true_ups: Vec<TrueUp>,
     pub next_due_at: Timestamp,
     ids: CountingIds,
 }
 
 impl Store {
     pub fn new(wallets: Vec<Wallet>) -> Self {
-        Self { wallets, grants: Vec::new(), entries: Vec::new(), next_due_at: Timestamp::NEVER, ids: CountingIds::default() }
+        Self {
+            wallets,
+            grants: Vec::new(),
+            entries: Vec::new(),
+            recurring: BTreeMap::new(),
+            contracts: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            true_ups: Vec::new(),
+            next_due_at: Timestamp::NEVER,
+            ids: CountingIds::default(),
+        }
     }
 
     fn session(&self) -> Session<'_> {
@@ -123,9 +145,22 @@ impl Store {
             assert!(!is_taken, "line {} of transaction {} is written twice", entry.line, entry.transaction_id);
             self.entries.push(entry);
         }
+        put(&mut self.recurring, changes.recurring);
+        put(&mut self.contracts, changes.contracts);
+        put(&mut self.holds, changes.holds);
+        self.true_ups.extend(changes.true_ups);
         self.next_due_at = next_due_at;
-        let due_at = self.grants.iter().map(Grant::due_at).min().unwrap_or(Timestamp::NEVER);
-        assert!(self.next_due_at <= due_at, "next due at {}, but a grant is due at {due_at}", self.next_due_at);
+        let due_at = self.due_at(|_| true);
+        assert!(self.next_due_at <= due_at, "next due at {}, but something is due at {due_at}", self.next_due_at);
+    }
+
+    /// The earliest due instant of all rows that passes a test.
+    fn due_at(&self, counts: impl Fn(&Timestamp) -> bool) -> Timestamp {
+        let grants = self.grants.iter().map(Grant::due_at);
+        let recurring = self.recurring.values().map(RecurringGrant::due_at);
+        let contracts = self.contracts.values().map(Contract::due_at);
+        let holds = self.holds.values().map(Hold::due_at);
+        grants.chain(recurring).chain(contracts).chain(holds).filter(counts).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// A wallet's entries as verification reads them.
@@ -160,11 +195,24 @@ pub fn replay(wallet: &Wallet, grants: &[Grant], index: usize, entries: &[Posted
     replay.finish(None)
 }
 
+fn put<K: Ord, T>(stored: &mut BTreeMap<K, T>, rows: Vec<(K, T)>) {
+    stored.extend(rows);
+}
+
+/// The rows that a book wants inserted or updated.
+fn wanted<K: Ord, T: Clone + PartialEq>(rows: &Rows<K, T>, code: impl Fn(&T) -> K) -> Vec<(K, T)> {
+    rows.created().chain(rows.changed()).map(|row| (code(row), row.clone())).collect()
+}
+
 /// What a book wants stored, with wallets as the store counts them.
 struct Changes {
     wallets: Vec<(usize, Wallet)>,
     grants: Vec<(Grant, bool, bool)>,
     entries: Vec<StoredEntry>,
+    recurring: Vec<(RecurringCode, RecurringGrant)>,
+    contracts: Vec<(ContractCode, Contract)>,
+    holds: Vec<(TransactionId, Hold)>,
+    true_ups: Vec<TrueUp>,
 }
 
 impl Changes {
@@ -193,8 +241,16 @@ impl Changes {
             wallets: book.wallets.iter().zip(order).map(|(wallet, index)| (*index, wallet.clone())).collect(),
             grants: grants.collect(),
             entries: entries.collect(),
+            recurring: wanted(&book.recurring, |recurring| recurring.code.clone()),
+            contracts: wanted(&book.contracts, |contract| contract.code.clone()),
+            holds: wanted(&book.holds, |hold| hold.id.clone()),
+            true_ups: book.true_ups.clone(),
         }
     }
+}
+
+fn due<'a, T: Clone + 'a>(rows: impl Iterator<Item = &'a T>, due_at: fn(&T) -> Timestamp, until: Timestamp) -> Vec<T> {
+    rows.filter(|row| due_at(row) <= until && !due_at(row).is_never()).cloned().collect()
 }
 
 /// The rows as one call reads them; `order` translates the book's wallets to the stored ones.
@@ -270,9 +326,67 @@ impl Reader for Session<'_> {
         })
     }
 
-    fn refunded(&self, id: &TransactionId) -> Amount {
-        let refunds = self.store.entries.iter().filter(|entry| entry.refers_to.as_ref() == Some(id));
-        refunds.filter(|entry| entry.movement.kind.is_refund()).map(|entry| entry.movement.credits).sum()
+    fn referring(&self, id: &TransactionId) -> Vec<(Kind, Amount)> {
+        let entries = self.store.entries.iter().filter(|entry| entry.refers_to.as_ref() == Some(id));
+        entries.map(|entry| (entry.movement.kind, entry.movement.credits)).collect()
+    }
+
+    fn next_due_after(&self, after: Timestamp) -> Timestamp {
+        self.store.due_at(|at| *at > after)
+    }
+
+    fn recurring_due_until(&self, until: Timestamp) -> Vec<RecurringGrant> {
+        due(self.store.recurring.values(), RecurringGrant::due_at, until)
+    }
+
+    fn contracts_due_until(&self, until: Timestamp) -> Vec<Contract> {
+        due(self.store.contracts.values(), Contract::due_at, until)
+    }
+
+    fn holds_due_until(&self, until: Timestamp) -> Vec<Hold> {
+        due(self.store.holds.values(), Hold::due_at, until)
+    }
+
+    fn recurring_grant(&self, code: &RecurringCode) -> Option<RecurringGrant> {
+        self.store.recurring.get(code).cloned()
+    }
+
+    fn contract(&self, code: &ContractCode) -> Option<Contract> {
+        self.store.contracts.get(code).cloned()
+    }
+
+    fn contracts_of(&self, wallet: &WalletCode) -> Vec<Contract> {
+        self.store.contracts.values().filter(|contract| contract.wallet == *wallet).cloned().collect()
+    }
+
+    fn hold(&self, id: &TransactionId) -> Option<Hold> {
+        self.store.holds.get(id).cloned()
+    }
+
+    fn rolled_over(&self, code: &RecurringCode) -> Vec<Grant> {
+        let origin = Some(Origin::PeriodRollover(code.clone()));
+        self.grants(|grant| grant.terms.origin == origin && grant.status == GrantStatus::Active)
+    }
+
+    fn instalments(&self, code: &ContractCode) -> Vec<Grant> {
+        let origin = Some(Origin::Instalment(code.clone()));
+        let can_end = [GrantStatus::Active, GrantStatus::Exhausted];
+        self.grants(|grant| grant.terms.origin == origin && can_end.contains(&grant.status))
+    }
+
+    fn recurring_of(&self, wallet: &WalletCode) -> Vec<RecurringGrant> {
+        self.store.recurring.values().filter(|recurring| recurring.wallet == *wallet).cloned().collect()
+    }
+
+    fn overage_since(&self, wallet: &WalletCode, from: Timestamp) -> Amount {
+        let wallet = self.stored_index(wallet);
+        let entries = || self.store.entries.iter().filter(|entry| entry.wallet == wallet);
+        let refunded = |seq: i64| -> Amount {
+            entries().filter(|entry| entry.movement.reverses_seq == Some(seq)).map(|entry| entry.movement.credits).sum()
+        };
+        let charged = entries().filter(|entry| entry.movement.kind == Kind::Overage);
+        let in_term = charged.filter(|entry| entry.movement.occurred_at >= from);
+        in_term.map(|entry| entry.movement.credits - refunded(entry.seq)).sum()
     }
 
     fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment> {

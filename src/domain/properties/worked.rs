@@ -1,5 +1,10 @@
 //! Worked cases: the rules of the specification with the numbers in the open.
 
+mod contracts;
+mod holds;
+mod recurring;
+mod rules;
+
 use super::history::Subject;
 use super::requests::{
     CREDIT, Credits, HOUR, Instant, Mode, NEVER, Outcome, Policy, Request, START, Scope, Script, Setup, Status,
@@ -11,7 +16,8 @@ const PLAIN: Setup = Setup { priority: 1, policy: Policy::Block, limit: None, ex
 const OVERDRAFT: Setup = Setup { policy: Policy::Overdraft, ..PLAIN };
 
 fn books<const N: usize>(setups: [Setup; N]) -> Subject {
-    Subject::new(&Script { wallets: setups.into_iter().map(|setup| ("credits", setup)).collect(), steps: Vec::new() })
+    let wallets = setups.into_iter().map(|setup| ("credits", setup)).collect();
+    Subject::new(&Script { begins: START, unit: HOUR, wallets, steps: Vec::new() })
 }
 
 /// A grant of `credits` from now on for ever, unless said otherwise.

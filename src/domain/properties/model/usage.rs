@@ -1,9 +1,33 @@
 //! The naive ledger's usage: deductions, overage and refunds.
 
-use super::{Account, Answer, Model, Payer, Payment, State, Usage};
+use super::{Account, Answer, Charge, Model, Payer, Payment, State, Usage};
 use crate::domain::properties::requests::{Credits, Instant, MINUTE, Mode, Outcome, Policy, Scope, Status};
 
+/// What a deduction answers if it charges nothing.
+pub(super) fn insufficient(amount: Credits) -> Outcome {
+    Outcome::Deducted { status: "insufficient", requested: amount, deducted: 0, overage: 0, balance: 0, replayed: false }
+}
+
+/// What it answers if these have paid.
+pub(super) fn charged(amount: Credits, payments: &[Payment]) -> Outcome {
+    let sum = |counts: fn(&Payer) -> bool| -> Credits {
+        payments.iter().filter(|payment| counts(&payment.payer)).map(|payment| payment.credits).sum()
+    };
+    let deducted = sum(|payer| matches!(payer, Payer::Block(_)));
+    let overage = sum(|payer| !matches!(payer, Payer::Block(_)));
+    let status = match (deducted + overage < amount, overage > 0) {
+        (true, _) => "partial",
+        (false, true) => "overage",
+        (false, false) => "charged",
+    };
+    Outcome::Deducted { status, requested: amount, deducted, overage, balance: 0, replayed: false }
+}
+
 impl Model {
+    pub(super) fn spendable(&self, scope: &Scope) -> Credits {
+        self.considered(scope).into_iter().map(|wallet| self.balance(wallet)).sum()
+    }
+
     pub(super) fn considered(&self, scope: &Scope) -> Vec<usize> {
         match scope {
             Scope::Wallet(wallet) => Vec::from_iter((*wallet < self.accounts.len()).then_some(*wallet)),
@@ -25,21 +49,50 @@ impl Model {
         if occurred.is_some_and(|at| at > self.now + 5 * MINUTE) {
             return Err("invalid_argument");
         }
-        let mut wallets = self.considered(scope);
-        wallets.sort_by_key(|wallet| (self.accounts[*wallet].setup.priority, self.accounts[*wallet].code));
+        let wallets = self.payers(scope)?;
+        let Some(payments) = self.cover(&wallets, amount, event, occurred, mode) else {
+            if mode == Mode::Error {
+                return Err("insufficient_credits");
+            }
+            return Ok(insufficient(amount));
+        };
+        let outcome = charged(amount, &payments);
+        self.usages.push(Usage { first_wallet: wallets[0], payments });
+        Ok(outcome)
+    }
+
+    /// The wallets that usage is taken from, in order; the refusal if there are none.
+    pub(super) fn payers(&self, scope: &Scope) -> Result<Vec<usize>, &'static str> {
+        let wallets = self.considered(scope);
         let any = self.accounts.iter().any(|account| matches!(scope, Scope::Unit(unit) if *unit == account.unit));
         match wallets[..] {
-            [] => return Err(if any { "wrong_state" } else { "not_found" }),
-            [wallet] if self.accounts[wallet].status != Status::Active => return Err("wrong_state"),
-            _ => {}
+            [] => Err(if any { "wrong_state" } else { "not_found" }),
+            [wallet] if self.accounts[wallet].status != Status::Active => Err("wrong_state"),
+            _ => Ok(self.in_order(wallets)),
         }
-        let mut payments = Vec::new();
+    }
+
+    pub(super) fn in_order(&self, mut wallets: Vec<usize>) -> Vec<usize> {
+        wallets.sort_by_key(|wallet| (self.accounts[*wallet].setup.priority, self.accounts[*wallet].code));
+        wallets
+    }
+
+    /// Takes from the blocks, one after the other, what they have of an amount.
+    pub(super) fn take(
+        &mut self,
+        wallets: &[usize],
+        amount: Credits,
+        event: Option<&str>,
+        occurred: Option<Instant>,
+    ) -> Vec<Payment> {
+        let mut taken = Vec::new();
         let mut open = amount;
-        for index in self.sorted(&wallets) {
+        for index in self.sorted(wallets) {
             let grace = self.accounts[self.blocks[index].wallet].setup.grace;
             let now = self.now;
             let block = &mut self.blocks[index];
             let is_late = block.state == State::Expired
+                && !block.ended_early
                 && occurred.is_some_and(|at| block.effective <= at && at < block.expires)
                 && now - block.expires < grace;
             let pays = block.applies.as_ref().is_none_or(|names| event.is_some_and(|event| names.contains(&event)));
@@ -52,43 +105,38 @@ impl Model {
             if pays && credits > 0 {
                 *source -= credits;
                 open -= credits;
-                payments.push(Payment { payer: Payer::Block(index), credits, returned: 0 });
+                taken.push(Payment { payer: Payer::Block(index), credits, returned: 0 });
             }
         }
-        let mut overage = 0;
+        taken
+    }
+
+    /// Charges blocks, then the overage of one wallet; none, and nothing changed, if that is not enough for the mode.
+    pub(super) fn cover(
+        &mut self,
+        wallets: &[usize],
+        amount: Credits,
+        event: Option<&str>,
+        occurred: Option<Instant>,
+        mode: Mode,
+    ) -> Option<Vec<Payment>> {
+        let before = self.blocks.clone();
+        let mut payments = self.take(wallets, amount, event, occurred);
+        let open = amount - payments.iter().map(|payment| payment.credits).sum::<Credits>();
         if open > 0 {
             let rooms: Vec<(usize, Credits)> = wallets.iter().map(|wallet| (*wallet, self.room(*wallet))).collect();
             let whole = rooms.iter().rev().find(|(_, room)| *room >= open);
             let part = rooms.iter().rev().find(|(_, room)| *room > 0);
-            let taker = whole.or(part.filter(|_| mode == Mode::Partial));
-            if let Some((wallet, room)) = taker {
-                overage = open.min(*room);
-                payments.push(self.charge_overage(*wallet, overage));
-            } else if mode == Mode::Error {
-                return Err("insufficient_credits");
-            }
-            if taker.is_none() && (mode == Mode::Report || payments.is_empty()) {
-                // Charges nothing: what the loop took goes back.
-                for payment in payments {
-                    if let Payer::Block(index) = payment.payer {
-                        let block = &mut self.blocks[index];
-                        let source = if block.state == State::Live { &mut block.left } else { &mut block.expired };
-                        *source += payment.credits;
-                    }
+            match whole.or(part.filter(|_| mode == Mode::Partial)) {
+                Some((wallet, room)) => payments.push(self.charge_overage(*wallet, open.min(*room))),
+                None if mode == Mode::Partial && !payments.is_empty() => {}
+                None => {
+                    self.blocks = before;
+                    return None;
                 }
-                let status = "insufficient";
-                return Ok(Outcome::Deducted { status, requested: amount, deducted: 0, overage: 0, balance: 0, replayed: false });
             }
         }
-        let charged: Credits = payments.iter().map(|payment| payment.credits).sum();
-        let status = match (charged < amount, overage > 0) {
-            (true, _) => "partial",
-            (false, true) => "overage",
-            (false, false) => "charged",
-        };
-        self.usages.push(Usage { first_wallet: wallets[0], payments });
-        let deducted = charged - overage;
-        Ok(Outcome::Deducted { status, requested: amount, deducted, overage, balance: 0, replayed: false })
+        Some(payments)
     }
 
     /// SPEC 9: how much more overage a wallet takes.
@@ -106,7 +154,8 @@ impl Model {
         let account = &mut self.accounts[wallet];
         let payer = if account.setup.policy == Policy::Invoice {
             account.overage += credits;
-            Payer::Receivable(wallet)
+            self.charges.push(Charge { wallet, at: self.now, left: credits });
+            Payer::Receivable(wallet, self.charges.len() - 1)
         } else {
             account.debt += credits;
             Payer::Debt(wallet)
@@ -146,7 +195,7 @@ impl Model {
     fn wallet_of(&self, payer: Payer) -> usize {
         match payer {
             Payer::Block(index) => self.blocks[index].wallet,
-            Payer::Receivable(wallet) | Payer::Debt(wallet) => wallet,
+            Payer::Receivable(wallet, _) | Payer::Debt(wallet) => wallet,
         }
     }
 
@@ -154,8 +203,11 @@ impl Model {
         let wallet = self.wallet_of(payer);
         self.touched.push(wallet);
         match payer {
-            Payer::Block(index) => self.give_back_to_block(index, credits),
-            Payer::Receivable(_) => self.accounts[wallet].overage -= credits,
+            Payer::Block(index) => self.give_back_to_block(index, credits, self.now),
+            Payer::Receivable(_, charge) => {
+                self.accounts[wallet].overage -= credits;
+                self.charges[charge].left -= credits;
+            }
             Payer::Debt(_) => {
                 let cancelled = credits.min(self.accounts[wallet].debt);
                 self.accounts[wallet].debt -= cancelled;
@@ -166,7 +218,7 @@ impl Model {
                     self.accounts[wallet].repaid[number].1 -= credits;
                     open -= credits;
                     if credits > 0 {
-                        self.give_back_to_block(index, credits);
+                        self.give_back_to_block(index, credits, self.now);
                     }
                 }
                 assert_eq!(open, 0, "the model lost track of who repaid");
@@ -174,13 +226,12 @@ impl Model {
         }
     }
 
-    /// SPEC 4: what belongs to a grant that has ended since ends with it at once.
-    fn give_back_to_block(&mut self, index: usize, credits: Credits) {
-        let now = self.now;
+    /// SPEC 4: what belongs to a grant that has ended since, by its expiry until some instant, ends with it at once.
+    pub(super) fn give_back_to_block(&mut self, index: usize, credits: Credits, ended_until: Instant) {
         let block = &mut self.blocks[index];
         if block.state == State::Voided {
             // It has ended, and so has what comes back.
-        } else if block.state == State::Expired || block.expires <= now {
+        } else if block.state == State::Expired || block.expires <= ended_until {
             block.state = State::Expired;
             block.expired += credits;
         } else if self.accounts[block.wallet].status == Status::Closed {

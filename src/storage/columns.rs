@@ -1,0 +1,46 @@
+//! Parameters of set-based statements: an array for each column.
+
+use super::codec::{Codec, array};
+use super::statement::Parameter;
+use crate::domain::book::Book;
+use crate::domain::names::CustomerId;
+use crate::domain::time::Timestamp;
+
+/// Rows to be stored, each with the book it is of.
+pub struct Columns<'a, 'b, R>(pub Vec<(&'a Book<'b>, &'a R)>);
+
+impl<'a, 'b, R> Columns<'a, 'b, R> {
+    /// The rows that `rows` finds in each book.
+    pub fn of<I: Iterator<Item = &'a R>>(books: &[&'a Book<'b>], rows: impl Fn(&'a Book<'b>) -> I) -> Self {
+        Self(books.iter().flat_map(|book| rows(book).map(move |row| (*book, row))).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn column<T: Codec>(&self, value: impl Fn(&R) -> Option<T>) -> Parameter {
+        self.column_with_book(|_, row| value(row))
+    }
+
+    pub fn column_with_book<T: Codec>(&self, value: impl Fn(&Book<'_>, &R) -> Option<T>) -> Parameter {
+        Some(array(self.0.iter().map(|(book, row)| value(book, row))))
+    }
+
+    pub fn customers(&self) -> Parameter {
+        self.column_with_book(|book, _| Some(book.customer_id.to_string()))
+    }
+
+    /// When the rows are written.
+    pub fn now(&self) -> Parameter {
+        self.column_with_book(|book, _| Some(book.now))
+    }
+}
+
+/// Customers, and an instant of each.
+pub fn instants(customers: &[(&CustomerId, Timestamp)]) -> [Parameter; 2] {
+    [
+        Some(array(customers.iter().map(|(customer_id, _)| Some(customer_id.to_string())))),
+        Some(array(customers.iter().map(|(_, at)| Some(*at)))),
+    ]
+}
