@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures on one private server, interleaved, at equal settings and with asynchronous commit, so that the disk does not hide the
 # code. What counts are the ratios within one run: machines are noisy.
-#   ROUNDS=5 SECONDS_EACH=6 CUSTOMERS=10000 HISTORY=5000000 change the size of the measurement.
+#   ROUNDS=5 SECONDS_EACH=6 CUSTOMERS=10000 HISTORY=5000000 SUBSCRIBERS=100000 change the size of the measurement.
 source "$(dirname "$0")/common.sh"
 
 use_private_server
@@ -11,6 +11,7 @@ rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-6}
 customers=${CUSTOMERS:-10000}
 history=${HISTORY:-5000000}
+subscribers=${SUBSCRIBERS:-100000}
 clients=$(nproc)
 results=$RUN_DIR/bench-results.txt
 trap 'stop_cluster "$bench"' EXIT
@@ -92,7 +93,20 @@ for round in $(seq "$rounds"); do
     measure deduct_usage_long_ledger long "$clients" deduct
     measure floor_long_ledger long "$clients" floor
 done
-violations=$(sql -d plain -c 'select count(*) from credits.verify_ledger()')
+
+say "Filling database due: $subscribers subscriptions that renew at the same instant, half of them with rollover"
+client "$bench" createdb due
+sql -d due -c 'create extension pg_credits' >/dev/null
+sql -d due -v customers="$subscribers" -f benches/due.sql >/dev/null
+for month in 02 03 04; do
+    say "Settling all of them, on one session: month $month"
+    started=$(date +%s%N)
+    sql -d due -c "set credits.test_clock = '2026-$month-15 00:00+00'" -c 'call settle_all()' >/dev/null
+    finished=$(date +%s%N)
+    echo "run_maintenance $(awk -v n="$subscribers" -v ns=$((finished - started)) 'BEGIN { print n / ns * 1e9 }')" >>"$results"
+done
+
+violations=$(($(sql -d plain -c 'select count(*) from credits.verify_ledger()') + $(sql -d due -c 'select count(*) from credits.verify_ledger()')))
 stop_cluster "$bench"
 
 # Instructions: counted by the processor where it can, else by valgrind, on the server in single-user mode: the difference between
@@ -134,6 +148,7 @@ line "one session, customer with 3 grants" deduct_usage_3_grants ""
 line "one session, customer with 100,000 grants" deduct_usage_100000_grants "costs $(ratio deduct_usage_3_grants deduct_usage_100000_grants) times 3 grants (at most 1.3)"
 line "deduct_usage, ledger of $history entries" deduct_usage_long_ledger "costs $(ratio deduct_usage deduct_usage_long_ledger) times a short one (at most 1.3)"
 line "floor, ledger of the same length" floor_long_ledger ""
+line "run_maintenance, $subscribers due wallets" run_maintenance "one session (to reach 5000)"
 if [[ -n $counter ]]; then
     printf '%-46s %10d     %s\n' "instructions of the floor" "$instructions_floor" ""
     printf '%-46s %10d     %s\n' "instructions of deduct_usage" "$instructions_deduct" \
