@@ -4,7 +4,8 @@ select
     r.recurring_grant::text as recurring_grant,
     r.wallet::text as wallet,
     case
-        when r.period_starts_at is null and r.due_at > credits.clock() and r.due_at < 'infinity' then 'scheduled'
+        when r.period_starts_at is null and r.due_at = 'infinity' then 'ended'
+        when r.period_starts_at is null and r.due_at > credits.clock() then 'scheduled'
         when r.ends_at <= credits.clock() and (r.period_starts_at is null or r.next_starts_at <= credits.clock()) then 'ended'
         else 'active'
     end as status,
@@ -159,7 +160,7 @@ cross join lateral (
       and e.wallet = k.wallet
       and e.kind = 18
       and e.occurred_at >= k.starts_at
-      and e.occurred_at < term.ends_at
+      and (e.occurred_at < term.ends_at or e.occurred_at = k.cancelled_at)
 ) spent
 left join lateral (
     select l.quantity, l.amount

@@ -201,6 +201,24 @@ fn check_minimum_spend(book: &mut Book<'_>, wallet: usize, contract: &Contract) 
     }
 }
 
+/// Refuses another overage policy than `invoice` while a minimum spend counts on it.
+pub fn check_policy(book: &mut Book<'_>, wallet: usize) -> Result<()> {
+    let (code, policy) = (book.wallets[wallet].code.clone(), book.wallets[wallet].settings.overage_policy);
+    if policy == OveragePolicy::Invoice {
+        return Ok(());
+    }
+    match book.contracts_of(&code).iter().find(|contract| contract.minimum_spend && !contract.has_ended) {
+        Some(contract) => Err(Error::wrong_state(
+            format!(
+                "contract \"{}\" is a minimum spend, for which wallet \"{code}\" must have the overage policy invoice",
+                contract.code
+            ),
+            "Change the policy when the contract has ended, or end it with credits.cancel_contract.",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Ends a contract early: no further instalments, then as at its end. A contract that ends earlier stays as it is.
 pub fn cancel(book: &mut Book<'_>, code: &ContractCode, at: Option<Timestamp>) -> Result<()> {
     let (now, customer_id) = (book.now, book.customer_id.clone());

@@ -70,8 +70,8 @@ impl Settled {
         self.tasks[task as usize]
     }
 
-    fn count(&mut self, book: &Book<'_>) {
-        self.customers += 1;
+    fn count(&mut self, book: &Book<'_>, is_last: bool) {
+        self.customers += i64::from(is_last);
         for entry in &book.entries {
             if let Some(task) = Task::of(book, entry) {
                 self.tasks[task as usize].count(entry);
@@ -99,9 +99,9 @@ pub fn settle_due(customers_max: i64, task: Option<Task>) -> Result<Settled> {
         for customers in locked.chunks(CUSTOMERS_PER_CHUNK) {
             books::settle_all(
                 customers,
-                |book| settled.count(book),
+                &mut |book, is_last| settled.count(book, is_last),
                 // Nothing of this customer was written; the others must not wait for whoever looks into it.
-                |customer_id, error| pgrx::warning!("customer \"{customer_id}\" was not settled: {error}"),
+                &mut |customer_id, error| pgrx::warning!("customer \"{customer_id}\" was not settled: {error}"),
             );
         }
         settled.more_due = wallets::any_due(now, code);

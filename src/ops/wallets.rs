@@ -1,6 +1,7 @@
 //! Creating and configuring wallets, moving and adjusting credits.
 
 use super::{change, connected};
+use crate::domain::contract;
 use crate::domain::granting::{self, AdjustCredits, Adjustment};
 use crate::domain::names::{CustomerId, TransactionId, WalletCode};
 use crate::domain::transfer::{self, Transfer, TransferCredits};
@@ -40,6 +41,7 @@ pub fn configure(customer_id: &CustomerId, code: &WalletCode, set: impl FnOnce(&
             let index = find_wallet(book, code)?;
             refuse_unless(book, index, WalletStatus::NOT_CLOSED, "new settings")?;
             set(&mut book.wallets[index].settings)?;
+            contract::check_policy(book, index)?;
             stored::configure(book, index);
             Ok(())
         })

@@ -196,25 +196,45 @@ impl Reader for Rows<'_> {
     }
 }
 
+/// Entries after which settled books are stored, so that memory is bounded whatever fell due.
+const ENTRIES_PER_STORE: usize = 10_000;
+
+/// Entries that settling one customer may write before they are stored and it goes on; each instant is a transaction of its own.
+const ENTRIES_PER_SLICE: usize = 100_000;
+
+/// Entries that settling may make in memory, to read.
+const ENTRIES_TO_READ_MAX: usize = 1_000_000;
+
 /// Loads the customer's book, settled up to `now`, and lets `work` use it. Under the customer's lock what it did is stored; to read,
-/// nothing is.
+/// nothing is, and more than [`ENTRIES_TO_READ_MAX`] entries due are 22003.
 pub fn with_settled<T>(
     access: Access,
     customer_id: &CustomerId,
     time: CustomerTime,
     work: impl FnOnce(&mut Book<'_>) -> Result<T>,
 ) -> Result<T> {
-    let before = wallets::load(access, customer_id);
-    let rows = Rows { grants: Grants::of(customer_id, access, &before), due: None };
-    let (mut book, before) = opened(&rows, time, before);
-    if time.next_due_at <= time.now {
-        settle::settle(&mut book)?;
+    let entries_max = if access == Access::Write { ENTRIES_PER_SLICE } else { ENTRIES_TO_READ_MAX };
+    loop {
+        let before = wallets::load(access, customer_id);
+        let rows = Rows { grants: Grants::of(customer_id, access, &before), due: None };
+        let (mut book, before) = opened(&rows, time, before);
+        if time.next_due_at <= time.now && !settle::settle(&mut book, entries_max)? {
+            if access == Access::Read {
+                return Err(Error::out_of_range(
+                    "the time to settle",
+                    format!("customer \"{customer_id}\" has more than {entries_max} entries due until {}", time.now),
+                    "Ask for an earlier instant, or write what is due with credits.run_maintenance().",
+                ));
+            }
+            store(&[Changes { book, before, time }]);
+            continue;
+        }
+        let result = work(&mut book)?;
+        if access == Access::Write {
+            store(&[Changes { book, before, time }]);
+        }
+        return Ok(result);
     }
-    let result = work(&mut book)?;
-    if access == Access::Write {
-        store(&[Changes { book, before, time }]);
-    }
-    Ok(result)
 }
 
 /// A book over stored rows, and its wallets as they are stored, in the same order.
@@ -226,15 +246,12 @@ fn opened<'a>(rows: &'a Rows<'a>, time: CustomerTime, mut before: Vec<StoredWall
     (book, before)
 }
 
-/// Entries after which settled books are stored, so that memory is bounded whatever fell due.
-const ENTRIES_PER_STORE: usize = 10_000;
-
-/// Settles some customers that are locked, and stores them together. `settled` sees each book; an error is that of one customer,
-/// of whom nothing is stored.
+/// Settles some customers that are locked, and stores them together. `settled` sees each book, and whether it is the customer's
+/// last; an error is that of one customer, of whom nothing is stored.
 pub fn settle_all(
     customers: &[(CustomerId, CustomerTime)],
-    mut settled: impl FnMut(&Book<'_>),
-    mut failed: impl FnMut(&CustomerId, Error),
+    settled: &mut impl FnMut(&Book<'_>, bool),
+    failed: &mut impl FnMut(&CustomerId, Error),
 ) {
     let ids: Vec<&CustomerId> = customers.iter().map(|(customer_id, _)| customer_id).collect();
     let until: Vec<(&CustomerId, Timestamp)> = customers.iter().map(|(customer_id, time)| (customer_id, time.now)).collect();
@@ -248,13 +265,20 @@ pub fn settle_all(
     let rows: Vec<_> = rows.collect();
     let mut changes = Vec::new();
     let mut entries = 0;
+    let mut unfinished = Vec::new();
     for (rows, time, before) in &rows {
         let (mut book, before) = opened(rows, *time, before.clone());
-        if let Err(error) = settle::settle(&mut book) {
-            failed(&book.customer_id, error);
-            continue;
+        let is_last = match settle::settle(&mut book, ENTRIES_PER_SLICE) {
+            Ok(is_last) => is_last,
+            Err(error) => {
+                failed(&book.customer_id, error);
+                continue;
+            }
+        };
+        settled(&book, is_last);
+        if !is_last {
+            unfinished.push((book.customer_id.clone(), *time));
         }
-        settled(&book);
         entries += book.entries.len();
         changes.push(Changes { book, before, time: *time });
         if entries >= ENTRIES_PER_STORE {
@@ -263,6 +287,9 @@ pub fn settle_all(
         }
     }
     store(&changes);
+    if !unfinished.is_empty() {
+        settle_all(&unfinished, settled, failed);
+    }
 }
 
 /// A book with what is stored of its wallets (in the same order), and the due instant that its anchor has.

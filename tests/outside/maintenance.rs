@@ -198,3 +198,34 @@ fn job_health_names_wallets_whose_last_entry_lies_in_the_future() {
         );
     }
 }
+
+/// Twelve hourly grants for 200 days: more than settling keeps in memory before it stores what it has.
+#[test]
+fn what_is_due_of_one_customer_is_written_however_much_it_is() {
+    let mut session = new_books("however_much_is_due");
+    for customer in ["maintained", "charged"] {
+        session.exec(&format!("select credits.create_wallet('{customer}')"));
+        session.exec(&format!(
+            "select credits.create_recurring_grant('{customer}', 'plan ' || n, n, '1 hour') from generate_series(1, 12) n"
+        ));
+    }
+    session.set_clock("2026-07-20 00:00+00");
+    assert_eq!(session.one("select deducted from credits.deduct_usage('charged', 70)"), "70");
+    // 200 days of 24 hours, and in each period one grant and one expiration
+    assert_eq!(
+        session.lines("select items from credits.run_maintenance() where task in ('expire_grants', 'renew_grants')"),
+        ["57600", "57600"]
+    );
+    assert_eq!(
+        session.lines(
+            "select customer_id, count(*), max(seq), count(distinct recorded_at) from credits.ledger
+             where customer_id in ('maintained', 'charged') and kind <> 'usage' group by 1 order by 1"
+        ),
+        ["charged|115212|115212|2", "maintained|115212|115212|2"]
+    );
+    assert_eq!(
+        session.lines("select balance from credits.wallets where customer_id in ('maintained', 'charged') order by customer_id"),
+        ["8", "78"]
+    );
+    assert_ledger_is_sound(&mut session);
+}

@@ -198,3 +198,17 @@ fn a_minimum_needs_a_price_and_a_wallet_that_is_invoiced() {
     assert_refused_with_help(&mut session, &refusals);
     assert_ledger_is_sound(&mut session);
 }
+
+#[test]
+fn a_wallet_keeps_the_policy_that_its_minimum_spend_counts_on() {
+    let mut session = invoiced_books("a_wallet_keeps_the_policy");
+    contract(&mut session, "c", &format!("100, {QUARTER}, {MINIMUM}"));
+    let other_policy = "select credits.update_wallet('acme', 'default', overage_policy => 'overdraft')";
+    let error = session.error(other_policy);
+    assert_eq!((error.sqlstate.as_str(), error.symbol()), ("55000", "wrong_state"), "{error}");
+    assert!(error.message.contains("\"c\"") && !error.hint.is_empty(), "{error}");
+    session.exec("select credits.update_wallet('acme', 'default', overage_unit_price => 0.03)");
+    cancel(&mut session, "c", "null");
+    session.exec(other_policy);
+    assert_ledger_is_sound(&mut session);
+}

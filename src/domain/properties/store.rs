@@ -97,7 +97,7 @@ impl Store {
         let session = self.session();
         let mut book = session.book(now);
         if self.next_due_at <= now {
-            settle::settle(&mut book)?;
+            assert!(settle::settle(&mut book, usize::MAX)?);
         }
         Ok(work(&mut book))
     }
@@ -109,7 +109,7 @@ impl Store {
         let mut book = session.book(now);
         let is_due = self.next_due_at <= now;
         if is_due {
-            settle::settle(&mut book)?;
+            assert!(settle::settle(&mut book, usize::MAX)?);
         }
         let result = work(&mut book)?;
         let next_due_at = if is_due { book.next_due_at() } else { self.next_due_at.min(book.earliest_due()) };
