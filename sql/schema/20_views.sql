@@ -154,28 +154,6 @@ where g.status = 'active'
   and g.expires_at is not null;
 comment on view credits.expiring_grants is 'Live grants that will expire, with what would be lost. Order by expires_at, or filter expires_in.';
 
-do $$
-declare
-    view_column record;
-begin
-    -- Columns of the views say what the columns of the tables below say, unless a view's own comment follows.
-    for view_column in
-        select v.table_name, v.column_name, pg_catalog.col_description(t.attrelid, t.attnum) as description
-        from (values
-            ('wallets', 'wallets'), ('grants', 'grants'), ('ledger', 'entries'), ('journal', 'entries'), ('expiring_grants', 'grants')
-        ) source (view_name, table_name)
-        join information_schema.columns v
-            on v.table_schema = 'credits'
-           and v.table_name = source.view_name
-        join pg_catalog.pg_attribute t
-            on t.attrelid = pg_catalog.format('credits_data.%I', source.table_name)::regclass
-           and t.attname = v.column_name
-           and t.attnum > 0
-    loop
-        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.table_name, view_column.column_name, view_column.description);
-    end loop;
-end
-$$;
 comment on column credits.wallets.settled_until is 'Everything that fell due before this instant is in the ledger.';
 comment on column credits.wallets.balance is 'Credits that have not expired by the clock; all can be spent if the wallet is active.';
 comment on column credits.wallets.scheduled is 'Credits of grants that are not effective yet by the clock.';

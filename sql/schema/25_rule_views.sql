@@ -251,29 +251,6 @@ where s.datname = current_database()
   and s.xact_start < clock_timestamp() - interval '1 minute';
 comment on view credits.job_health is 'One row for each task of maintenance: when it ran last, how many items are due now, since when. detail is null if all is well. Row clock: wallets that a test clock left in the future; row snapshots: sessions whose old snapshot slows hot wallets down (as far as the reader may see other sessions).';
 
-do $$
-declare
-    view_column record;
-begin
-    -- Columns of the views say what the columns of the tables below say, unless a view's own comment follows.
-    for view_column in
-        select v.table_name, v.column_name, pg_catalog.col_description(t.attrelid, t.attnum) as description
-        from (values
-            ('recurring_grants', 'recurring_grants'), ('holds', 'holds'), ('invoice_lines', 'invoice_lines'),
-            ('contract_progress', 'contracts'), ('job_health', 'jobs')
-        ) source (view_name, table_name)
-        join information_schema.columns v
-            on v.table_schema = 'credits'
-           and v.table_name = source.view_name
-        join pg_catalog.pg_attribute t
-            on t.attrelid = pg_catalog.format('credits_data.%I', source.table_name)::regclass
-           and t.attname = v.column_name
-           and t.attnum > 0
-    loop
-        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.table_name, view_column.column_name, view_column.description);
-    end loop;
-end
-$$;
 comment on column credits.recurring_grants.status is 'scheduled (the first period lies ahead), active, or ended (no period runs and none will).';
 comment on column credits.recurring_grants.ends_at is 'No period starts at or after it; null for no end.';
 comment on column credits.recurring_grants.next_period_at is 'When the next period starts; null if none will.';
@@ -294,3 +271,31 @@ comment on column credits.contract_progress.installments_granted is 'How many in
 comment on column credits.job_health.backlog is 'How many items are due now.';
 comment on column credits.job_health.oldest_due_at is 'Since when the oldest of them is due.';
 comment on column credits.job_health.detail is 'What is wrong and what to do; null if all is well.';
+
+do $$
+declare
+    view_column record;
+begin
+    -- Columns of the views that have no comment of their own say what the columns of the tables below say.
+    for view_column in
+        select v.relname, c.attname, pg_catalog.col_description(t.attrelid, t.attnum) as description
+        from (values
+            ('wallets', 'wallets'), ('grants', 'grants'), ('ledger', 'entries'), ('journal', 'entries'), ('expiring_grants', 'grants'),
+            ('recurring_grants', 'recurring_grants'), ('holds', 'holds'), ('invoice_lines', 'invoice_lines'),
+            ('contract_progress', 'contracts'), ('job_health', 'jobs')
+        ) source (view_name, table_name)
+        join pg_catalog.pg_class v
+            on v.oid = pg_catalog.format('credits.%I', source.view_name)::regclass
+        join pg_catalog.pg_attribute c
+            on c.attrelid = v.oid
+           and c.attnum > 0
+        join pg_catalog.pg_attribute t
+            on t.attrelid = pg_catalog.format('credits_data.%I', source.table_name)::regclass
+           and t.attname = c.attname
+           and t.attnum > 0
+        where pg_catalog.col_description(v.oid, c.attnum) is null
+    loop
+        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.relname, view_column.attname, view_column.description);
+    end loop;
+end
+$$;

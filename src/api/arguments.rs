@@ -12,6 +12,7 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use uuid::Uuid;
 
 use crate::domain::amount::Amount;
+use crate::domain::invoice;
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode, checked_name};
 use crate::domain::time::{Interval, Timestamp};
 use crate::error::{Error, Result};
@@ -239,13 +240,7 @@ pub fn currency(argument: &'static str, value: Option<&str>) -> Result<String> {
 pub fn price(unit_price: Option<NumericArgument>, currency_code: Option<&str>) -> Result<(Option<Amount>, Option<String>)> {
     let unit_price = optional("unit_price", unit_price, amount_or_zero)?;
     let code = optional("currency", currency_code, currency)?;
-    if unit_price.is_some() != code.is_some() {
-        return Err(Error::invalid(
-            if code.is_some() { "unit_price" } else { "currency" },
-            "a price and its currency belong together",
-            "Give both unit_price and currency, or neither.",
-        ));
-    }
+    invoice::check_price(unit_price.is_some(), code.is_some())?;
     Ok((unit_price, code))
 }
 

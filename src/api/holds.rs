@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::arguments::{self as argument, IntervalArgument, JsonbArgument, NumericArgument, optional, required};
-use super::usage::scope;
+use super::usage::{deduction_row, scope};
 use crate::domain::amount::Amount;
 use crate::domain::hold::{CaptureHold, HoldCredits};
 use crate::domain::names::TransactionId;
@@ -85,15 +85,7 @@ fn capture_hold(
         metadata: optional("metadata", metadata, argument::metadata)?,
     };
     let done = ops::holds::capture(&customer_id, key.as_ref(), &request)?;
-    Ok(TableIterator::once((
-        done.transaction_id.map(|id| id.to_string()),
-        done.status.code().to_owned(),
-        done.requested,
-        done.deducted,
-        done.overage,
-        done.balance,
-        done.replayed,
-    )))
+    Ok(TableIterator::once(deduction_row(done)))
 }
 
 #[pg_extern]

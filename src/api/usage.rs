@@ -7,7 +7,7 @@ use super::arguments::{self as argument, JsonbArgument, NumericArgument, TimeArg
 use crate::domain::amount::Amount;
 use crate::domain::names::TransactionId;
 use crate::domain::refund::RefundUsage;
-use crate::domain::usage::{DeductUsage, OnInsufficient, Scope};
+use crate::domain::usage::{DeductUsage, Deduction, OnInsufficient, Scope};
 use crate::error::Result;
 use crate::ops;
 
@@ -20,6 +20,19 @@ pub fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
         _ => argument::name("unit", unit)?,
     };
     Ok(Scope { wallet, unit })
+}
+
+/// The columns of deduct_usage, which capture_hold returns too.
+pub fn deduction_row(done: Deduction) -> (Option<String>, String, Amount, Amount, Amount, Amount, bool) {
+    (
+        done.transaction_id.map(|id| id.to_string()),
+        done.status.code().to_owned(),
+        done.requested,
+        done.deducted,
+        done.overage,
+        done.balance,
+        done.replayed,
+    )
 }
 
 #[pg_extern]
@@ -59,15 +72,7 @@ fn deduct_usage(
         metadata: optional("metadata", metadata, argument::metadata)?,
     };
     let done = ops::usage::deduct(&customer_id, key, &request)?;
-    Ok(TableIterator::once((
-        done.transaction_id.map(|id| id.to_string()),
-        done.status.code().to_owned(),
-        done.requested,
-        done.deducted,
-        done.overage,
-        done.balance,
-        done.replayed,
-    )))
+    Ok(TableIterator::once(deduction_row(done)))
 }
 
 #[pg_extern(stable)]

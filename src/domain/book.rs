@@ -207,8 +207,8 @@ impl<'a> Book<'a> {
     }
 
     /// Gives credits back to the grant they came from. What belongs to a grant that has ended ends with it at once, and both
-    /// movements stand in the ledger. A grant has ended too if it expired before `live_at` without anything left to expire.
-    pub fn return_credits(&mut self, transaction: usize, wallet: usize, back: Movement, live_at: Timestamp) -> Result<()> {
+    /// movements stand in the ledger. A grant has ended too if it expired at or before `ended_until` without anything left to expire.
+    pub fn return_credits(&mut self, transaction: usize, wallet: usize, back: Movement, ended_until: Timestamp) -> Result<()> {
         let (Some(id), credits, at) = (back.grant, back.credits, back.occurred_at) else {
             return Ok(());
         };
@@ -217,7 +217,7 @@ impl<'a> Book<'a> {
             None => panic!("grant {id} of an entry is missing"),
         };
         self.post(transaction, wallet, back)?;
-        let end = if status == GrantStatus::Expired || (status != GrantStatus::Voided && expires_at <= live_at) {
+        let end = if status == GrantStatus::Expired || (status != GrantStatus::Voided && expires_at <= ended_until) {
             (Kind::Expiration, GrantStatus::Expired)
         } else if status == GrantStatus::Voided || self.wallets[wallet].status == WalletStatus::Closed {
             (Kind::Void, GrantStatus::Voided)

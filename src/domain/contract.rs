@@ -78,10 +78,7 @@ impl Contract {
 
     /// When instalment `number`, from 0, is due.
     fn instalment_at(&self, number: i32) -> Option<Timestamp> {
-        if let Some(every) = self.installment_every {
-            return self.starts_at.moved(TimeZone::UTC, every, number.into());
-        }
-        if let Some(every) = self.whole_months() {
+        if let Some(every) = self.installment_every.or_else(|| self.whole_months()) {
             return self.starts_at.moved(TimeZone::UTC, every, number.into());
         }
         let term = i128::from(self.ends_at.to_postgres() - self.starts_at.to_postgres());
@@ -120,13 +117,7 @@ impl Contract {
 
     fn check(&self, now: Timestamp) -> Result<()> {
         let hint = "A contract runs from starts_at until just before ends_at, which must lie after both now and starts_at.";
-        if self.ends_at <= now {
-            return Err(Error::invalid("ends_at", format!("{} is already past, it is {now}", self.ends_at), hint));
-        }
-        if self.ends_at <= self.starts_at {
-            let problem = format!("{} is not after starts_at, {}", self.ends_at, self.starts_at);
-            return Err(Error::invalid("ends_at", problem, hint));
-        }
+        self.ends_at.check_end("ends_at", ("starts_at", self.starts_at), now, hint)?;
         let last = self.installments - 1;
         if self.instalment_at(last).is_none_or(|due| due >= self.ends_at) {
             return Err(Error::invalid(

@@ -79,13 +79,7 @@ fn terms(now: Timestamp, settings: &WalletSettings, request: &GrantCredits) -> R
 
 fn check_expiry(expires_at: Timestamp, effective_at: Timestamp, now: Timestamp) -> Result<()> {
     let hint = "A grant is live from effective_at until just before expires_at, which must lie after both now and effective_at.";
-    if expires_at <= now {
-        return Err(Error::invalid("expires_at", format!("{expires_at} is already past, it is {now}"), hint));
-    }
-    if expires_at <= effective_at {
-        return Err(Error::invalid("expires_at", format!("{expires_at} is not after effective_at, {effective_at}"), hint));
-    }
-    Ok(())
+    expires_at.check_end("expires_at", ("effective_at", effective_at), now, hint)
 }
 
 fn find<'b>(book: &'b mut Book<'_>, id: Uuid) -> Result<&'b Grant> {
@@ -306,12 +300,10 @@ fn close(book: &mut Book<'_>, wallet: usize) -> Result<()> {
         let remaining = book.grant(id).remaining;
         void_part(book, transaction, id, remaining)?;
     }
-    book.read_rules_due(Timestamp::NEVER);
     let code = book.wallets[wallet].code.clone();
     recurring::end_all(book, &code);
-    let contracts = book.contracts.values().filter(|contract| contract.wallet == code && !contract.has_ended);
-    for code in contracts.map(|contract| contract.code.clone()).collect::<Vec<_>>() {
-        contract::cancel(book, &code, None)?;
+    for contract in book.contracts_of(&code) {
+        contract::cancel(book, &contract.code, None)?;
     }
     Ok(())
 }

@@ -128,8 +128,11 @@ pub fn capture(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Captu
     let fingerprint = Fingerprint::of(Operation::CaptureHold, &parts);
     let answer = book.once(key, fingerprint, |book, transaction| execute(book, transaction, request))?;
     let scope = find(book, &request.hold_id)?.scope.clone();
-    let held = book.held_by(&request.hold_id).iter().map(|line| line.credits).sum();
-    Ok(Deduction::of(answer, request.amount.unwrap_or(held), book.spendable(&scope.wallets(book))))
+    let requested = match request.amount {
+        Some(amount) => amount,
+        None => book.held_by(&request.hold_id).iter().map(|line| line.credits).sum(),
+    };
+    Ok(Deduction::of(answer, requested, book.spendable(&scope.wallets(book))))
 }
 
 fn execute(book: &mut Book<'_>, transaction: usize, request: &CaptureHold) -> Result<()> {
@@ -218,9 +221,9 @@ pub fn release(book: &mut Book<'_>, id: &TransactionId) -> Result<Release> {
             return Err(Error::wrong_state(problem, "Give usage back with credits.refund_usage."));
         }
         HoldStatus::Open => {
-            let (now, lines) = (book.now, book.held_by(id));
+            let now = book.now;
             let transaction = book.begin(None, Fingerprint::of(Operation::ReleaseHold, &[]), now);
-            end(book, transaction, &hold, HoldStatus::Released, now, now)?;
+            let lines = end(book, transaction, &hold, HoldStatus::Released, now, now)?;
             book.close(transaction)?;
             lines.iter().map(|line| line.credits).sum()
         }

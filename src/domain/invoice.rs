@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::amount::{Amount, half_even};
 use super::names::{ContractCode, WalletCode};
 use super::time::Timestamp;
+use crate::error::{Error, Result};
 
 /// Decimals of a currency's minor unit, of one that ISO 4217 does not know (or gives none) two.
 fn minor_unit_decimals(currency: &str) -> u32 {
@@ -19,6 +20,18 @@ pub fn money(quantity: Amount, unit_price: Amount, currency: &str) -> Option<Amo
     let per_credit = Amount::from_credits(1).units();
     let minor_units = half_even(BigInt::from(quantity.units()) * unit_price.units(), &(BigInt::from(per_credit) * unit));
     i128::try_from(minor_units * unit).ok().map(Amount::from_units)
+}
+
+/// Refuses (22023) a price without its currency, or the other way round.
+pub fn check_price(has_unit_price: bool, has_currency: bool) -> Result<()> {
+    if has_unit_price == has_currency {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        if has_currency { "unit_price" } else { "currency" },
+        "a price and its currency belong together",
+        "Give both unit_price and currency, or neither.",
+    ))
 }
 
 /// The line that makes up for a commitment which was not used.

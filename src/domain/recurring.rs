@@ -11,6 +11,7 @@ use super::calendar::Calendar;
 use super::chart::Kind;
 use super::entry::Movement;
 use super::grant::{Grant, GrantStatus, GrantTerms, GrantType, Origin};
+use super::invoice;
 use super::names::{RecurringCode, WalletCode};
 use super::request::{Fingerprint, Operation};
 use super::time::{Interval, Timestamp};
@@ -63,14 +64,7 @@ impl RecurringTerms {
                 "Give expires_after or rollover_percent, not both.",
             ));
         }
-        if self.unit_price.is_some() != self.currency.is_some() {
-            return Err(Error::invalid(
-                if self.currency.is_some() { "unit_price" } else { "currency" },
-                "a price and its currency belong together",
-                "Give both unit_price and currency, or neither.",
-            ));
-        }
-        Ok(())
+        invoice::check_price(self.unit_price.is_some(), self.currency.is_some())
     }
 }
 
@@ -178,13 +172,7 @@ pub fn create(book: &mut Book<'_>, request: &CreateRecurringGrant) -> Result<()>
 
 fn check_end(ends_at: Timestamp, starts_at: Timestamp, now: Timestamp) -> Result<()> {
     let hint = "No period starts at or after ends_at, which must lie after both now and starts_at. credits.cancel_recurring_grant ends it now.";
-    if ends_at <= now {
-        return Err(Error::invalid("ends_at", format!("{ends_at} is already past, it is {now}"), hint));
-    }
-    if ends_at <= starts_at {
-        return Err(Error::invalid("ends_at", format!("{ends_at} is not after starts_at, {starts_at}"), hint));
-    }
-    Ok(())
+    ends_at.check_end("ends_at", ("starts_at", starts_at), now, hint)
 }
 
 fn find<'b>(book: &'b mut Book<'_>, code: &RecurringCode) -> Result<&'b mut RecurringGrant> {

@@ -30,6 +30,17 @@ impl<K: Ord, T: Clone + PartialEq> Rows<K, T> {
         self.0.insert(code, Row { value, stored: None });
     }
 
+    /// The row of a code: the one that is here, else the stored one, if there is one.
+    pub fn find(&mut self, code: &K, stored: impl FnOnce() -> Option<T>) -> Option<&mut T>
+    where
+        K: Clone,
+    {
+        if !self.0.contains_key(code) {
+            self.keep(code.clone(), stored()?);
+        }
+        self.get_mut(code)
+    }
+
     pub fn get(&self, code: &K) -> Option<&T> {
         self.0.get(code).map(|row| &row.value)
     }

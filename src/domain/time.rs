@@ -107,6 +107,23 @@ impl Timestamp {
         self.0 >= LIMIT_MICROSECONDS
     }
 
+    /// Refuses (22023) an end that lies not after both now and the start it belongs to; the arguments are named in the error.
+    pub fn check_end(
+        self,
+        argument: &'static str,
+        (start_argument, start): (&str, Timestamp),
+        now: Timestamp,
+        hint: &str,
+    ) -> Result<()> {
+        if self <= now {
+            return Err(Error::invalid(argument, format!("{self} is already past, it is {now}"), hint));
+        }
+        if self <= start {
+            return Err(Error::invalid(argument, format!("{self} is not after {start_argument}, {start}"), hint));
+        }
+        Ok(())
+    }
+
     /// This instant moved by microseconds, for tolerances.
     pub const fn plus_microseconds(self, microseconds: i64) -> Self {
         Self(self.0.saturating_add(microseconds))

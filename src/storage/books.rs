@@ -75,13 +75,13 @@ impl Due {
 }
 
 /// The stored rows of one customer.
-struct Rows<'a> {
+struct Stored<'a> {
     grants: Grants<'a>,
     /// What was read in advance, to settle: each kind is taken from here once.
     due: Option<RefCell<Due>>,
 }
 
-impl Rows<'_> {
+impl Stored<'_> {
     /// What was read in advance until this instant, if it was.
     fn read_until(&self, until: Timestamp) -> Option<RefMut<'_, Due>> {
         self.due.as_ref().map(RefCell::borrow_mut).filter(|due| due.until == until)
@@ -93,7 +93,7 @@ impl Rows<'_> {
     }
 }
 
-impl Reader for Rows<'_> {
+impl Reader for Stored<'_> {
     fn live_after(&self, wallet: &WalletCode, after: Option<SpendingOrder>, grants_max: usize) -> Vec<Grant> {
         self.grants.live_after(wallet, after, grants_max)
     }
@@ -216,8 +216,8 @@ pub fn with_settled<T>(
     let entries_max = if access == Access::Write { ENTRIES_PER_SLICE } else { ENTRIES_TO_READ_MAX };
     loop {
         let before = wallets::load(access, customer_id);
-        let rows = Rows { grants: Grants::of(customer_id, access, &before), due: None };
-        let (mut book, before) = opened(&rows, time, before);
+        let stored = Stored { grants: Grants::of(customer_id, access, &before), due: None };
+        let (mut book, before) = opened(&stored, time, before);
         if time.next_due_at <= time.now && !settle::settle(&mut book, entries_max)? {
             if access == Access::Read {
                 return Err(Error::out_of_range(
@@ -238,10 +238,10 @@ pub fn with_settled<T>(
 }
 
 /// A book over stored rows, and its wallets as they are stored, in the same order.
-fn opened<'a>(rows: &'a Rows<'a>, time: CustomerTime, mut before: Vec<StoredWallet>) -> (Book<'a>, Vec<StoredWallet>) {
+fn opened<'a>(stored: &'a Stored<'a>, time: CustomerTime, mut before: Vec<StoredWallet>) -> (Book<'a>, Vec<StoredWallet>) {
     let wallets = before.iter().map(|stored| stored.wallet.clone()).collect();
-    let book = Book::new(rows.grants.customer_id.clone(), time.now, wallets, rows, &RandomIds);
-    rows.grants.set_order(book.wallets.iter());
+    let book = Book::new(stored.grants.customer_id.clone(), time.now, wallets, stored, &RandomIds);
+    stored.grants.set_order(book.wallets.iter());
     before.sort_by_key(|stored| book.wallet_index(&stored.wallet.code));
     (book, before)
 }
@@ -257,17 +257,17 @@ pub fn settle_all(
     let until: Vec<(&CustomerId, Timestamp)> = customers.iter().map(|(customer_id, time)| (customer_id, time.now)).collect();
     let mut loaded = wallets::load_many(Access::Write, &ids);
     let mut due = Due::read(Access::Write, &until);
-    let rows = customers.iter().map(|(customer_id, time)| {
+    let stored = customers.iter().map(|(customer_id, _)| {
         let before = loaded.remove(customer_id).unwrap_or_default();
         let grants = Grants::of(customer_id, Access::Write, &before);
-        (Rows { grants, due: due.remove(customer_id).map(RefCell::new) }, *time, before)
+        (Stored { grants, due: due.remove(customer_id).map(RefCell::new) }, before)
     });
-    let rows: Vec<_> = rows.collect();
+    let (stored, before): (Vec<_>, Vec<_>) = stored.unzip();
     let mut changes = Vec::new();
     let mut entries = 0;
     let mut unfinished = Vec::new();
-    for (rows, time, before) in &rows {
-        let (mut book, before) = opened(rows, *time, before.clone());
+    for ((stored, before), (_, time)) in stored.iter().zip(before).zip(customers) {
+        let (mut book, before) = opened(stored, *time, before);
         let is_last = match settle::settle(&mut book, ENTRIES_PER_SLICE) {
             Ok(is_last) => is_last,
             Err(error) => {

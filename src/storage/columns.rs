@@ -1,7 +1,9 @@
 //! Parameters of set-based statements: an array for each column.
 
+use std::thread::LocalKey;
+
 use super::codec::{Codec, array};
-use super::statement::Parameter;
+use super::statement::{Access, Parameter, Row, Statement};
 use crate::domain::book::Book;
 use crate::domain::names::CustomerId;
 use crate::domain::time::Timestamp;
@@ -35,6 +37,36 @@ impl<'a, 'b, R> Columns<'a, 'b, R> {
     pub fn now(&self) -> Parameter {
         self.column_with_book(|book, _| Some(book.now))
     }
+}
+
+/// The text of a statement that reads what is due of many customers, until an instant of each: by the columns of a table, whose
+/// index on (customer_id, due_at) is scanned for each.
+macro_rules! due_until {
+    ($columns:expr) => {
+        concat!(
+            "select c.customer_id, due.*
+             from unnest($1, $2) as c (customer_id, until)
+             cross join lateral (",
+            $columns,
+            "where customer_id = c.customer_id
+               and due_at <= c.until
+               and due_at < 'infinity'
+             offset 0
+             ) due"
+        )
+    };
+}
+pub(super) use due_until;
+
+/// Runs such a statement, whose first column is the customer.
+pub fn of_customers<T>(
+    statement: &'static LocalKey<Statement>,
+    access: Access,
+    customers: &[(&CustomerId, Timestamp)],
+    read: fn(Row<'_>) -> T,
+) -> Vec<(CustomerId, T)> {
+    let rows = statement.with(|statement| statement.run(access, &instants(customers)));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), read(row))).collect()
 }
 
 /// Customers, and an instant of each.

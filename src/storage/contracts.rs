@@ -1,7 +1,7 @@
 //! Contracts, and the invoice lines that make up for a minimum spend.
 
 use super::codec::text;
-use super::columns::{Columns, instants};
+use super::columns::{Columns, due_until, of_customers};
 use super::statement::{Access, Row, statements};
 use super::wallets::stored_code;
 use crate::domain::book::Book;
@@ -21,15 +21,7 @@ macro_rules! columns {
 
 statements! {
     /// What is due of many customers, until an instant of each. Index scan on contracts_due for each.
-    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
-        select c.customer_id, r.*
-        from unnest($1, $2) as c (customer_id, until)
-        cross join lateral (", columns!(), "
-            where customer_id = c.customer_id
-              and due_at <= c.until
-              and due_at < 'infinity'
-            offset 0
-        ) r");
+    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = due_until!(columns!());
 
     /// Primary key, one row.
     BY_CODE(TEXTOID, TEXTOID) = concat!(columns!(), "
@@ -90,7 +82,7 @@ statements! {
         ) n";
 }
 
-fn contract(mut row: Row) -> Contract {
+fn contract(mut row: Row<'_>) -> Contract {
     Contract {
         code: ContractCode::stored(row.take()),
         wallet: WalletCode::stored(row.take()),
@@ -117,8 +109,7 @@ fn contract(mut row: Row) -> Contract {
 
 /// What is due of some customers, until an instant of each.
 pub fn due_until(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, Contract)> {
-    let rows = DUE_UNTIL.with(|statement| statement.run(access, &instants(customers)));
-    rows.iter().map(|mut row| (CustomerId::stored(row.take()), contract(row))).collect()
+    of_customers(&DUE_UNTIL, access, customers, contract)
 }
 
 pub fn by_code(access: Access, customer_id: &CustomerId, code: &ContractCode) -> Option<Contract> {

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use uuid::Uuid;
 
 use super::codec::{Codec, array, json_array, text};
-use super::columns::{Columns, instants};
+use super::columns::{Columns, due_until, of_customers};
 use super::statement::{Access, Parameter, Row, Statement, statements};
 use super::wallets::{Head, StoredWallet, stored_code};
 use crate::domain::book::Book;
@@ -46,15 +46,7 @@ statements! {
         limit $9");
 
     /// What is due of many customers, until an instant of each. Index scan on grants_due for each.
-    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
-        select c.customer_id, g.*
-        from unnest($1, $2) as c (customer_id, until)
-        cross join lateral (", columns!(), "
-            where customer_id = c.customer_id
-              and due_at <= c.until
-              and due_at < 'infinity'
-            offset 0
-        ) g");
+    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = due_until!(columns!());
 
     /// What is due next. Index scan on grants_due, as many rows as asked for.
     DUE_AFTER(TEXTOID, TIMESTAMPTZOID, INT8OID, INT8OID) = concat!(columns!(), "
@@ -173,7 +165,7 @@ pub struct StoredGrant {
 }
 
 impl StoredGrant {
-    fn read(mut row: Row) -> Self {
+    fn read(mut row: Row<'_>) -> Self {
         let id = row.take();
         let wallet = row.take();
         let grant = Grant {
@@ -202,21 +194,12 @@ impl StoredGrant {
 
 /// What is due of some customers, until an instant of each.
 pub fn due_until(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, StoredGrant)> {
-    of_customers(&DUE_UNTIL, access, customers)
+    of_customers(&DUE_UNTIL, access, customers, StoredGrant::read)
 }
 
 /// What rolled over and is not spent of the capped recurring grants that are due, until an instant of each customer.
 pub fn rolled_over_due(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, StoredGrant)> {
-    of_customers(&ROLLED_OVER_DUE, access, customers)
-}
-
-fn of_customers(
-    statement: &'static std::thread::LocalKey<Statement>,
-    access: Access,
-    customers: &[(&CustomerId, Timestamp)],
-) -> Vec<(CustomerId, StoredGrant)> {
-    let rows = statement.with(|statement| statement.run(access, &instants(customers)));
-    rows.iter().map(|mut row| (CustomerId::stored(row.take()), StoredGrant::read(row))).collect()
+    of_customers(&ROLLED_OVER_DUE, access, customers, StoredGrant::read)
 }
 
 /// The stored grants of one customer.

@@ -1,7 +1,7 @@
 //! Holds: their state. What they set aside stands in the ledger, under their id.
 
 use super::codec::text;
-use super::columns::{Columns, instants};
+use super::columns::{Columns, due_until, of_customers};
 use super::statement::{Access, Row, statements};
 use super::wallets::stored_code;
 use crate::domain::book::Book;
@@ -19,15 +19,7 @@ macro_rules! columns {
 
 statements! {
     /// What is due of many customers, until an instant of each. Index scan on holds_due for each.
-    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
-        select c.customer_id, h.*
-        from unnest($1, $2) as c (customer_id, until)
-        cross join lateral (", columns!(), "
-            where customer_id = c.customer_id
-              and due_at <= c.until
-              and due_at < 'infinity'
-            offset 0
-        ) h");
+    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = due_until!(columns!());
 
     /// Primary key, one row.
     BY_ID(TEXTOID, TEXTOID) = concat!(columns!(), "
@@ -51,7 +43,7 @@ statements! {
             due_at = excluded.due_at";
 }
 
-fn hold(mut row: Row) -> Hold {
+fn hold(mut row: Row<'_>) -> Hold {
     Hold {
         id: TransactionId::stored(row.take()),
         status: stored_code(row.take(), HoldStatus::from_code),
@@ -63,8 +55,7 @@ fn hold(mut row: Row) -> Hold {
 
 /// What is due of some customers, until an instant of each.
 pub fn due_until(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, Hold)> {
-    let rows = DUE_UNTIL.with(|statement| statement.run(access, &instants(customers)));
-    rows.iter().map(|mut row| (CustomerId::stored(row.take()), hold(row))).collect()
+    of_customers(&DUE_UNTIL, access, customers, hold)
 }
 
 pub fn by_id(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Option<Hold> {

@@ -1,7 +1,7 @@
 //! Recurring grants: reading what is due, and storing.
 
 use super::codec::{Codec, json_array, text};
-use super::columns::{Columns, instants};
+use super::columns::{Columns, due_until, of_customers};
 use super::statement::{Access, Row, statements};
 use super::wallets::stored_code;
 use crate::domain::book::Book;
@@ -22,15 +22,7 @@ macro_rules! columns {
 
 statements! {
     /// What is due of many customers, until an instant of each. Index scan on recurring_grants_due for each.
-    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = concat!("
-        select c.customer_id, r.*
-        from unnest($1, $2) as c (customer_id, until)
-        cross join lateral (", columns!(), "
-            where customer_id = c.customer_id
-              and due_at <= c.until
-              and due_at < 'infinity'
-            offset 0
-        ) r");
+    DUE_UNTIL(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = due_until!(columns!());
 
     /// Primary key, one row.
     BY_CODE(TEXTOID, TEXTOID) = concat!(columns!(), "
@@ -100,7 +92,7 @@ fn periods(stored: Option<i32>) -> Option<u32> {
     stored.and_then(|periods| u32::try_from(periods).ok())
 }
 
-fn recurring_grant(mut row: Row) -> RecurringGrant {
+fn recurring_grant(mut row: Row<'_>) -> RecurringGrant {
     let code = RecurringCode::stored(row.take());
     let wallet = WalletCode::stored(row.take());
     let terms = RecurringTerms {
@@ -127,8 +119,7 @@ fn recurring_grant(mut row: Row) -> RecurringGrant {
 
 /// What is due of some customers, until an instant of each.
 pub fn due_until(access: Access, customers: &[(&CustomerId, Timestamp)]) -> Vec<(CustomerId, RecurringGrant)> {
-    let rows = DUE_UNTIL.with(|statement| statement.run(access, &instants(customers)));
-    rows.iter().map(|mut row| (CustomerId::stored(row.take()), recurring_grant(row))).collect()
+    of_customers(&DUE_UNTIL, access, customers, recurring_grant)
 }
 
 pub fn by_code(access: Access, customer_id: &CustomerId, code: &RecurringCode) -> Option<RecurringGrant> {

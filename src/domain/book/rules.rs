@@ -33,11 +33,7 @@ impl Book<'_> {
 
     /// The recurring grant of this code, if the customer has it.
     pub fn find_recurring(&mut self, code: &RecurringCode) -> Option<&mut RecurringGrant> {
-        if self.recurring.get(code).is_none() {
-            let stored = self.reader.recurring_grant(code)?;
-            self.recurring.keep(code.clone(), stored);
-        }
-        self.recurring.get_mut(code)
+        self.recurring.find(code, || self.reader.recurring_grant(code))
     }
 
     /// All recurring grants of a wallet, those that have ended too.
@@ -67,11 +63,7 @@ impl Book<'_> {
 
     /// The contract of this code, if the customer has it.
     pub fn find_contract(&mut self, code: &ContractCode) -> Option<&mut Contract> {
-        if self.contracts.get(code).is_none() {
-            let stored = self.reader.contract(code)?;
-            self.contracts.keep(code.clone(), stored);
-        }
-        self.contracts.get_mut(code)
+        self.contracts.find(code, || self.reader.contract(code))
     }
 
     /// All contracts of a wallet, those that have ended too.
@@ -84,11 +76,7 @@ impl Book<'_> {
 
     /// The hold of this id, if the customer has it.
     pub fn find_hold(&mut self, id: &TransactionId) -> Option<&mut Hold> {
-        if self.holds.get(id).is_none() {
-            let stored = self.reader.hold(id)?;
-            self.holds.keep(id.clone(), stored);
-        }
-        self.holds.get_mut(id)
+        self.holds.find(id, || self.reader.hold(id))
     }
 
     /// The credits that open holds have set aside, each with its grant.
