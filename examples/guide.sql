@@ -3,8 +3,8 @@
 --
 -- The story takes from January to October 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
 -- the months pass in seconds and every figure is the same in each run. An application never sets it: then the time is real.
--- The guide has customers of its own, 'acme', 'solo', 'nova', 'globex' and 'initech', and stops at once if an earlier run has
--- left them here.
+-- The guide has customers of its own, 'acme', 'solo', 'vega', 'nova', 'globex' and 'initech', and stops at once if an earlier run
+-- has left them here.
 \set ECHO none
 \set QUIET on
 \set ON_ERROR_STOP on
@@ -142,7 +142,97 @@ select refunded, balance from credits.refund_usage('acme', 'call-3', 40, 'half a
 select wallet, kind, amount, balance_after from credits.ledger
 where customer_id = 'acme' and transaction_id = 'refund-call-3' order by line;
 
-\echo '=== 8. A grant for later =============================================================='
+\echo '=== 8. Meters: the price is the ledger''s affair ======================================'
+\echo
+\echo 'So far the application has known what a call costs. With a meter it reports what was used, and the'
+\echo 'meter knows the price: here 2 credits for 1,000 tokens, and 1 from the 100,001st of a month on.'
+\echo
+select credits.create_meter('answer-tokens', 'model.answer', 'sum', 'tokens',
+    pricing => '{"model": "graduated", "tiers": [{"up_to": 100000, "credits": "0.002"}, {"credits": "0.001"}]}') as meter;
+select credits.create_wallet('vega') as wallet;
+select credits.grant_credits('vega', 300, idempotency_key => 'checkout-1005') is not null as granted;
+
+\echo 'What would an answer of 60,000 tokens cost? Asking changes nothing.'
+\echo
+select meter, quantity, credits from credits.price_usage('model.answer', '{"tokens": 60000}', 'vega');
+select status, deducted, balance
+from credits.record_usage('vega', 'model.answer', '{"tokens": 60000, "model": "large"}', 'answer-1');
+
+\echo 'The next one reaches the second tier: 40,000 tokens cost 80, and 20,000 cost 20.'
+\echo
+select status, deducted, balance
+from credits.record_usage('vega', 'model.answer', '{"tokens": 60000, "model": "large"}', 'answer-2');
+select meter, period_start, aggregate, events from credits.meter_usage where customer_id = 'vega';
+
+\echo 'Volume prices hold for the whole quantity: up to three images of a month cost 10 each, more of them 6'
+\echo 'each. The fourth makes four times 6 of three times 10, so it gives 6 credits back.'
+\echo
+select credits.create_meter('images', 'image.made', 'count',
+    pricing => '{"model": "volume", "tiers": [{"up_to": 3, "credits": 10}, {"credits": 6}]}') as meter;
+select image, charged.deducted, charged.balance
+from generate_series(1, 4) as image
+cross join lateral credits.record_usage('vega', 'image.made', idempotency_key => 'image-' || image) as charged;
+select transaction_id, kind, amount, refers_to from credits.ledger
+where customer_id = 'vega' and event_name = 'image.made' order by seq;
+
+\echo 'May it happen? The answer names the error that charging would raise. Nothing is reserved by asking.'
+\echo
+select allowed, reason, required, available
+from credits.check_entitlement('vega', event_name => 'model.answer', properties => '{"tokens": 30000}');
+select allowed, reason, required, available
+from credits.check_entitlement('vega', event_name => 'model.answer', properties => '{"tokens": 90000}');
+
+\echo '=== 9. Three more doors for events ===================================================='
+\echo
+\echo 'A view for whoever has an ORM: what is inserted is recorded, and RETURNING tells the result. The'
+\echo 'event''s id is the idempotency key, so the second insert charges nothing.'
+\echo
+insert into credits.usage_events (customer_id, event_id, event_name, properties)
+values ('vega', 'answer-3', 'model.answer', '{"tokens": 2500}')
+returning event_id, status, deducted, balance, replayed;
+insert into credits.usage_events (customer_id, event_id, event_name, properties)
+values ('vega', 'answer-3', 'model.answer', '{"tokens": 2500}')
+returning event_id, status, deducted, balance, replayed;
+
+\echo 'Many events in one call. One that is wrong fails alone, and says why.'
+\echo
+select line, transaction_id, status, deducted, balance, error
+from credits.record_usage_batch('[
+    {"customer_id": "vega", "event_id": "answer-4", "event_name": "model.answer", "properties": {"tokens": 1000}},
+    {"customer_id": "vega", "event_id": "answer-5", "event_name": "model.answer", "properties": {"tokens": "many"}},
+    {"customer_id": "vega", "event_id": "image-5", "event_name": "image.made"}
+]');
+
+\echo 'A table for volume: events are put into it with INSERT or COPY, and charged later, in batches. Nobody'
+\echo 'has said yet what a minute of audio costs, and answer-6 costs more than there is.'
+\echo
+insert into credits.usage_inbox (customer_id, event_id, event_name, properties)
+values
+    ('vega', 'answer-6', 'model.answer', '{"tokens": 60000}'),
+    ('vega', 'image-6', 'image.made', '{}'),
+    ('vega', 'audio-1', 'audio.made', '{"minutes": 2.5}');
+select * from credits.process_inbox();
+select event_id, error, waits_for_credit is not null as waits_for_credit from credits.usage_inbox order by inbox_id;
+
+\echo 'Vega buys again: what waits for credits is tried again by itself.'
+\echo
+select credits.grant_credits('vega', 100, idempotency_key => 'checkout-1006') is not null as granted;
+select * from credits.process_inbox();
+
+\echo 'The price of audio is set, each started minute 4 credits. What was wrong is tried again when asked.'
+\echo
+select credits.create_meter('audio', 'audio.made', 'sum', 'minutes',
+    pricing => '{"model": "package", "size": 1, "credits": 4}') as meter;
+select credits.retry_inbox() as events_to_be_tried;
+select * from credits.process_inbox();
+select count(*) as events_left_in_the_inbox from credits.usage_inbox;
+
+\echo 'Every door leads to the same ledger, and the day''s usage is:'
+\echo
+select day, event_name, events, deducted, refunded from credits.usage_daily where customer_id = 'vega' order by event_name;
+select wallet, balance from credits.balance('vega');
+
+\echo '=== 10. A grant for later ============================================================='
 \echo
 \echo '5,000 committed credits become spendable on February 1st. Until then they are scheduled.'
 \echo
@@ -151,7 +241,7 @@ select credits.grant_credits('acme', 5000, grant_type => 'committed',
     idempotency_key => 'contract-9/february') is not null as granted;
 select wallet, balance, scheduled from credits.balance('acme');
 
-\echo '=== 9. Time passes ===================================================================='
+\echo '=== 11. Time passes ==================================================================='
 \echo
 \echo 'February 2nd. The promo credits have expired on January 19th and the 5,000 have become'
 \echo 'effective, though nothing has run since. Reading is right at any moment:'
@@ -173,7 +263,7 @@ select task, items, credits from credits.run_maintenance();
 select wallet, kind, amount, occurred_at, recorded_at from credits.ledger
 where customer_id = 'acme' and recorded_at = credits.clock() order by occurred_at, wallet, seq;
 
-\echo '=== 10. The purchase expires =========================================================='
+\echo '=== 12. The purchase expires =========================================================='
 \echo
 \echo 'April 5th, 09:00: the 90 days are over to the second. At this instant the credits are gone.'
 \echo
@@ -185,7 +275,7 @@ select customers_settled, grants_expired, credits_expired, more_due from credits
 select wallet, grant_type, status, amount, remaining, expires_at from credits.grants
 where customer_id = 'acme' order by expires_at;
 
-\echo '=== 11. A subscription ================================================================'
+\echo '=== 13. A subscription ================================================================'
 \echo
 \echo 'Back to January 31st, with another customer. Nova subscribes to 10,000 credits a month. Half of what'
 \echo 'a month leaves unused rolls over into the next one, at most 3,000.'
@@ -227,7 +317,7 @@ select recurring_grant, status, period_starts_at, next_period_at from credits.re
 select at, credits.balance_at('nova', 'default', at) as balance
 from unnest(array['2026-04-30 08:59:59', '2026-04-30 09:00:00']::timestamptz[]) as at;
 
-\echo '=== 12. A call whose price is not known yet ==========================================='
+\echo '=== 14. A call whose price is not known yet ==========================================='
 \echo
 \echo 'What a streamed answer costs is known when it ends. So 500 credits are set aside before it begins,'
 \echo 'for ten minutes at most, and nobody else can spend them meanwhile.'
@@ -258,7 +348,7 @@ select * from credits.capture_hold('nova', 'stream-2', 410);
 \set ON_ERROR_STOP on
 
 \echo
-\echo '=== 13. Contracts ====================================================================='
+\echo '=== 15. Contracts ====================================================================='
 \echo
 \echo 'Two companies commit for the half year from April to September. Globex buys 60,000 credits in two'
 \echo 'instalments; of what it has not used at the end, up to 10,000 live on for three months.'
@@ -304,7 +394,7 @@ where customer_id = 'globex' order by effective_at;
 \echo
 select kind, contract, quantity, unit_price, amount, currency, status from credits.invoice_lines where customer_id = 'initech';
 
-\echo '=== 14. The books ====================================================================='
+\echo '=== 16. The books ====================================================================='
 \echo
 \echo 'A statement of the paid wallet: opening and closing balance, and the entries from one instant'
 \echo 'until just before another. This one leaves out the heartbeats.'
@@ -322,7 +412,7 @@ order by at;
 \echo 'The ledger is double entry: what one account loses another gets, and all balances sum to zero.'
 \echo
 select account, debit, credit, balance from credits.trial_balance order by account;
-select sum(balance) as sum_of_balances from credits.trial_balance;
+select trim_scale(sum(balance)) as sum_of_balances from credits.trial_balance;
 
 \echo 'It is append-only, for its owner too:'
 \echo
@@ -335,7 +425,7 @@ update credits_data.entries set credits = 0 where customer_id = 'solo';
 \echo
 select invariant, customer_id, wallet, detail from credits.verify_ledger();
 
-\echo '=== 15. Your turn ====================================================================='
+\echo '=== 17. Your turn ====================================================================='
 \echo
 \echo 'The clock is real again, and Acme has 1,000 credits that never expire. Try:'
 \echo

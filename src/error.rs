@@ -58,6 +58,11 @@ impl Error {
         }
     }
 
+    /// As the row of a batch shows it: `<symbol>: <message>`.
+    pub fn in_a_line(&self) -> String {
+        format!("{}: {self}", self.symbol())
+    }
+
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::InsufficientCredits { .. } => PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,

@@ -41,6 +41,9 @@ comment on type credits_data.invoice_line_kind is 'Usage beyond the grants, or w
 create type credits_data.invoice_line_status as enum ('open', 'invoiced');
 comment on type credits_data.invoice_line_status is 'Whether a line stands on an invoice.';
 
+create type credits_data.aggregation as enum ('sum', 'count', 'max', 'unique', 'latest');
+comment on type credits_data.aggregation is 'How the events of a period make the aggregate of a meter.';
+
 create domain credits_data.amount as numeric check (value >= 0 and value < 1e16 and scale(value) <= 12);
 comment on domain credits_data.amount is 'Credits or a price: never negative, below 10^16, exact to 12 decimals.';
 

@@ -19,12 +19,14 @@ create table credits_data.wallets (
     next_due_at timestamptz not null default 'infinity',
     last_recorded_at timestamptz not null default '-infinity',
     created_at timestamptz not null,
+    credit_count bigint not null default 0,
     wallet_count integer not null default 1,
     priority integer not null,
     status credits_data.wallet_status not null default 'active',
     overage_policy credits_data.overage_policy not null,
     late_usage_grace interval not null,
     is_anchor boolean not null,
+    has_own_prices boolean not null default false,
     customer_id credits_data.name not null,
     wallet credits_data.name not null,
     unit credits_data.name not null,
@@ -51,6 +53,8 @@ comment on column credits_data.wallets.customer_id is 'Whoever owns the credits:
 comment on column credits_data.wallets.wallet is 'Short code of the wallet, unique for its customer.';
 comment on column credits_data.wallets.is_anchor is 'The customer''s first wallet. Every call that writes anything of the customer begins by updating this row.';
 comment on column credits_data.wallets.wallet_count is 'On the anchor: how many wallets the customer has.';
+comment on column credits_data.wallets.has_own_prices is 'On the anchor: the customer has price lists of its own.';
+comment on column credits_data.wallets.credit_count is 'On the anchor: how many calls brought the customer credits. An event in the inbox that found none is tried again when it has changed.';
 comment on column credits_data.wallets.next_due_at is 'On the anchor: nothing of the customer falls due before this instant. It may be early, never late.';
 comment on column credits_data.wallets.last_recorded_at is 'On the anchor: when the customer''s last entries were recorded. Time never runs backwards behind it.';
 comment on column credits_data.wallets.balance is 'Credits of its active grants, as last settled.';
@@ -156,6 +160,8 @@ create table credits_data.entries (
     refers_to text collate "C",
     reverses_seq bigint,
     metadata jsonb,
+    properties jsonb,
+    metered text,
     primary key (customer_id, wallet, seq),
     constraint entries_transaction unique (customer_id, transaction_id, line)
 );
@@ -185,6 +191,8 @@ comment on column credits_data.entries.currency is 'Of overage: ISO 4217 code of
 comment on column credits_data.entries.refers_to is 'Of a refund: the transaction refunded. Of the capture, release or lapse of a hold: the hold.';
 comment on column credits_data.entries.reverses_seq is 'Of a refund: the entry of the same wallet that it takes back.';
 comment on column credits_data.entries.metadata is 'The caller''s own references, and the reason of a correction.';
+comment on column credits_data.entries.properties is 'On the first line of a metered event: its properties.';
+comment on column credits_data.entries.metered is 'On the first line of a metered event: what each meter counted and charged; of a refund that takes an event out of what meters count: the same, with taken_out. A JSON object by meter, as text since it is written for every event and read for few.';
 
 comment on index credits_data.chart_of_accounts_pkey is 'One row a kind.';
 comment on index credits_data.chart_of_accounts_kind_key is 'Names of kinds are unique.';

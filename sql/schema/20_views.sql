@@ -99,7 +99,9 @@ select
     e.refers_to,
     e.unit_price,
     e.currency,
-    e.metadata
+    e.metadata,
+    e.properties,
+    e.metered::jsonb as metered
 from credits_data.entries e
 join credits_data.chart_of_accounts c
     on c.kind_id = e.kind;

@@ -194,6 +194,10 @@ with due as (
     select 'run_contracts', k.due_at
     from due
     join credits_data.contracts k on k.customer_id = due.customer_id and k.due_at <= credits.clock() and k.due_at < 'infinity'
+    union all
+    select 'process_inbox', i.received_at
+    from credits.usage_inbox i
+    where i.error is null
 ), backlog as (
     select i.task, count(*) as items, min(i.due_at) as oldest_due_at
     from items i
@@ -208,10 +212,18 @@ select
     case
         when b.oldest_due_at < credits.clock() - interval '5 minutes'
             then 'overdue: run credits.run_maintenance() until more_due is false, and schedule it with credits.schedule_jobs()'
+        when j.task = 'process_inbox' and failed.events > 0
+            then failed.events || ' events could not be charged: correct what column error of credits.usage_inbox says, then run '
+                'credits.retry_inbox(); those without credits are tried again after the next credit'
     end as detail
 from credits_data.jobs j
 left join backlog b
     on b.task = j.task
+left join (
+    select count(*) as events
+    from credits.usage_inbox i
+    where i.error is not null
+) failed on j.task = 'process_inbox'
 union all
 select
     'clock',
@@ -271,31 +283,3 @@ comment on column credits.contract_progress.installments_granted is 'How many in
 comment on column credits.job_health.backlog is 'How many items are due now.';
 comment on column credits.job_health.oldest_due_at is 'Since when the oldest of them is due.';
 comment on column credits.job_health.detail is 'What is wrong and what to do; null if all is well.';
-
-do $$
-declare
-    view_column record;
-begin
-    -- Columns of the views that have no comment of their own say what the columns of the tables below say.
-    for view_column in
-        select v.relname, c.attname, pg_catalog.col_description(t.attrelid, t.attnum) as description
-        from (values
-            ('wallets', 'wallets'), ('grants', 'grants'), ('ledger', 'entries'), ('journal', 'entries'), ('expiring_grants', 'grants'),
-            ('recurring_grants', 'recurring_grants'), ('holds', 'holds'), ('invoice_lines', 'invoice_lines'),
-            ('contract_progress', 'contracts'), ('job_health', 'jobs')
-        ) source (view_name, table_name)
-        join pg_catalog.pg_class v
-            on v.oid = pg_catalog.format('credits.%I', source.view_name)::regclass
-        join pg_catalog.pg_attribute c
-            on c.attrelid = v.oid
-           and c.attnum > 0
-        join pg_catalog.pg_attribute t
-            on t.attrelid = pg_catalog.format('credits_data.%I', source.table_name)::regclass
-           and t.attname = c.attname
-           and t.attnum > 0
-        where pg_catalog.col_description(v.oid, c.attnum) is null
-    loop
-        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.relname, view_column.attname, view_column.description);
-    end loop;
-end
-$$;

@@ -4,18 +4,20 @@ select level, rank, object_kind, object_name
 from (values
     ('reader', 1, 'view', array[
         'wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants', 'recurring_grants', 'contract_progress', 'holds',
-        'invoice_lines', 'job_health'
+        'invoice_lines', 'job_health', 'meters', 'meter_pricing', 'meter_usage', 'usage_daily', 'usage_events', 'usage_inbox'
     ]),
     ('reader', 1, 'function', array[
-        'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'verify_ledger'
+        'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'price_usage', 'check_entitlement',
+        'verify_ledger'
     ]),
     ('writer', 2, 'function', array[
         'create_wallet', 'update_wallet', 'set_wallet_status', 'grant_credits', 'void_grant', 'change_expiry', 'transfer_credits',
-        'adjust_credits', 'deduct_usage', 'refund_usage', 'hold_credits', 'capture_hold', 'release_hold', 'create_recurring_grant',
+        'adjust_credits', 'deduct_usage', 'deduct_usage_batch', 'refund_usage', 'record_usage', 'record_usage_batch', 'process_inbox',
+        'retry_inbox', 'hold_credits', 'capture_hold', 'release_hold', 'create_recurring_grant',
         'update_recurring_grant', 'cancel_recurring_grant', 'expire_grants', 'renew_grants', 'run_maintenance'
     ]),
     ('admin', 3, 'function', array[
-        'create_contract', 'cancel_contract', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs'
+        'create_contract', 'cancel_contract', 'create_meter', 'set_meter_pricing', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs'
     ]),
     ('owner', 4, 'function', array['grant_access', 'revoke_access'])
 ) levels (level, rank, object_kind, object_names)
@@ -24,7 +26,7 @@ comment on view credits_data.access_levels is 'Which level may use which object 
 
 comment on column credits_data.access_levels.level is 'Name of the level, as passed to credits.grant_access.';
 comment on column credits_data.access_levels.rank is 'A level may use what has its rank or a lower one.';
-comment on column credits_data.access_levels.object_kind is 'view or function.';
+comment on column credits_data.access_levels.object_kind is 'view (which can be read; usage_inbox is a table) or function.';
 comment on column credits_data.access_levels.object_name is 'Name in schema credits.';
 
 create function credits.grant_access(role text, level text)
@@ -64,6 +66,12 @@ begin
             execute format('grant execute on function credits.%I to %I', object.object_name, role);
         end if;
     end loop;
+    -- The two doors that are no functions.
+    if wanted_rank >= 2 then
+        execute format('grant insert on credits.usage_events to %I', role);
+        execute format(
+            'grant insert (customer_id, event_id, event_name, properties, occurred_at) on credits.usage_inbox to %I', role);
+    end if;
     return level;
 end
 $$;

@@ -9,14 +9,20 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{FromDatum, IntoDatum, pg_sys};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::domain::amount::Amount;
 use crate::domain::invoice;
+use crate::domain::json;
+use crate::domain::metering::Event;
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode, checked_name};
+use crate::domain::pricing::Pricing;
 use crate::domain::time::{Interval, Timestamp};
 use crate::error::{Error, Result};
-use crate::storage::codec::{self, Codec, NotAnAmount};
+use crate::storage::codec::{self, Codec, JSONB_BYTES_MAX, JsonbText};
 
 macro_rules! sql_type {
     ($type:ident, $sql:literal) => {
@@ -131,21 +137,17 @@ pub fn required<T>(argument: &'static str, value: Option<T>) -> Result<T> {
 /// Any exact amount in range, negative ones too.
 pub fn signed_amount(argument: &'static str, value: Option<NumericArgument>) -> Result<Amount> {
     // SAFETY: a numeric argument.
-    match unsafe { codec::amount(required(argument, value)?.0) } {
-        Ok(amount) => amount.in_range(argument),
-        Err(NotAnAmount::NanOrInfinite) => Err(Error::invalid(argument, "it is not a number", "Pass a finite decimal number.")),
-        Err(NotAnAmount::TooManyDecimals) => Err(Error::invalid(
-            argument,
-            format!("it has more than {} decimals", Amount::SCALE),
-            "Amounts are exact and are never rounded silently: round it to 12 decimals yourself.",
-        )),
-        Err(NotAnAmount::TooLarge) => Amount::from_units(i128::MAX / 2).in_range(argument),
-    }
+    let amount = unsafe { codec::amount(required(argument, value)?.0) };
+    amount.map_err(|error| error.error(argument, ""))?.in_range(argument)
 }
 
 /// An amount that is zero or more.
 pub fn amount_or_zero(argument: &'static str, value: Option<NumericArgument>) -> Result<Amount> {
-    let amount = signed_amount(argument, value)?;
+    not_negative(argument, signed_amount(argument, value)?)
+}
+
+/// The amount, if it is zero or more.
+pub fn not_negative(argument: &'static str, amount: Amount) -> Result<Amount> {
     if amount.is_negative() {
         return Err(Error::invalid(argument, format!("{amount} is negative"), "Pass zero or more."));
     }
@@ -244,27 +246,75 @@ pub fn price(unit_price: Option<NumericArgument>, currency_code: Option<&str>) -
     Ok((unit_price, code))
 }
 
-const METADATA_BYTES_MAX: usize = 64 * 1024;
 const REASON_BYTES_MAX: usize = 1000;
 
 /// A JSON object of at most 64 kB, as text.
 pub fn metadata(argument: &'static str, value: Option<JsonbArgument>) -> Result<String> {
-    let datum = required(argument, value)?.0;
-    // SAFETY: a jsonb argument; its size is known without reading it.
-    let bytes = unsafe { pg_sys::toast_raw_datum_size(datum) };
-    if bytes > METADATA_BYTES_MAX {
-        return Err(Error::invalid(
+    // SAFETY: a jsonb argument.
+    object(argument, unsafe { JsonbText::of(required(argument, value)?.0) })
+}
+
+/// The text of a JSON object; other values, and larger ones, are 22023.
+pub fn object(argument: &'static str, json: JsonbText) -> Result<String> {
+    match json.0 {
+        Ok(text) if text.starts_with('{') => Ok(text),
+        Ok(_) => Err(Error::invalid(argument, "it is not a JSON object", "Pass an object such as '{\"order\": \"A-17\"}'.")),
+        Err(bytes) => Err(Error::invalid(
             argument,
-            format!("it has {bytes} bytes, {METADATA_BYTES_MAX} are allowed"),
+            format!("it has {bytes} bytes, {JSONB_BYTES_MAX} are allowed"),
             "Keep large documents elsewhere and store a reference.",
-        ));
+        )),
     }
-    // SAFETY: jsonb_out takes a jsonb and returns a C string.
-    let text: Option<&std::ffi::CStr> = unsafe { pgrx::direct_function_call(pg_sys::jsonb_out, &[Some(datum)]) };
-    match text.and_then(|text| text.to_str().ok()) {
-        Some(text) if text.starts_with('{') => Ok(text.to_owned()),
-        _ => Err(Error::invalid(argument, "it is not a JSON object", "Pass an object such as '{\"order\": \"A-17\"}'.")),
+}
+
+fn refuse_private_keys(argument: &'static str, text: &str) -> Result<()> {
+    if json::has_private_keys(text) {
+        return Err(Error::invalid(argument, "a key begins with $serde_json::private::", "Name the key otherwise."));
     }
+    Ok(())
+}
+
+/// A JSON object that is read.
+pub fn members(argument: &'static str, text: &str) -> Result<Map<String, Value>> {
+    refuse_private_keys(argument, text)?;
+    serde_json::from_str(text).map_err(|error| {
+        let problem = if error.classify() == Category::Syntax { "it is nested too deeply" } else { "it is not a JSON object" };
+        Error::invalid(argument, problem, "Pass an object of at most 127 levels.")
+    })
+}
+
+/// A usage event, from its name and the text of its properties.
+pub fn event(event_name: Option<&str>, properties_text: String) -> Result<Event> {
+    let event_name = EventName::checked("event_name", required("event_name", event_name)?)?;
+    Ok(Event { event_name, properties: members("properties", &properties_text)?, properties_text })
+}
+
+/// The text of properties; null is none.
+pub fn properties_or_none(value: Option<JsonbArgument>) -> Result<String> {
+    value.map_or_else(|| Ok("{}".to_owned()), |value| metadata("properties", Some(value)))
+}
+
+/// A JSON array, element by element.
+pub fn array(argument: &'static str, value: Option<JsonbArgument>) -> Result<Vec<Box<RawValue>>> {
+    // SAFETY: a jsonb argument.
+    let text = unsafe { codec::jsonb_text(required(argument, value)?.0) };
+    refuse_private_keys(argument, &text)?;
+    serde_json::from_str(&text)
+        .map_err(|_| Error::invalid(argument, "it is not a JSON array", "Pass an array of objects, one for each line."))
+}
+
+/// A price list as text, once it has been read and found right.
+pub fn pricing(value: Option<JsonbArgument>) -> Result<(Pricing, String)> {
+    // SAFETY: a jsonb argument.
+    let text = match unsafe { JsonbText::of(required("pricing", value)?.0) }.0 {
+        Ok(text) => text,
+        Err(bytes) => {
+            let problem = format!("it has {bytes} bytes, {JSONB_BYTES_MAX} are allowed");
+            return Err(Error::invalid("pricing", problem, "Split the event's meters, or match fewer rates."));
+        }
+    };
+    refuse_private_keys("pricing", &text)?;
+    Ok((Pricing::parse(&text)?, text))
 }
 
 /// The reason of a correction, kept as metadata.

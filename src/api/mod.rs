@@ -2,9 +2,12 @@
 //! rule and no SQL text lives here. Comments on the SQL functions, defaults of which are seen here, stand in `sql/schema`.
 
 pub mod arguments;
+mod batches;
 pub mod contracts;
 mod grants;
 mod holds;
+mod items;
+mod metering;
 pub mod reading;
 mod recurring;
 pub mod time;

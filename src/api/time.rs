@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::arguments as argument;
+use super::batches::item;
 use crate::domain::amount::Amount;
 use crate::domain::chart::Kind;
 use crate::domain::time::Timestamp;
@@ -54,11 +55,17 @@ fn run_maintenance(
     TableIterator<'static, (name!(task, String), name!(items, i64), name!(credits, Amount), name!(more_due, bool))>,
     ErrorReport,
 > {
-    let settled = ops::maintenance::settle_due(argument::batch_size(batch_size)?, None)?;
-    Ok(TableIterator::new(Task::ALL.map(|task| {
-        let done = settled.of(task);
-        (task.code().to_owned(), done.items, done.credits, settled.more_due)
-    })))
+    let batch_size = argument::batch_size(batch_size)?;
+    let settled = ops::maintenance::settle_due(batch_size, None)?;
+    let inbox = ops::inbox::process(batch_size, item)?;
+    let mut rows: Vec<_> = Task::ALL
+        .map(|task| {
+            let done = settled.of(task);
+            (task.code().to_owned(), done.items, done.credits, settled.more_due)
+        })
+        .into();
+    rows.push((ops::inbox::TASK.to_owned(), inbox.items(), inbox.credits, inbox.more_due));
+    Ok(TableIterator::new(rows))
 }
 
 #[pg_extern(immutable, parallel_safe)]

@@ -60,17 +60,109 @@ impl Amount {
         i128::try_from(half_even(BigInt::from(self.0) * part, &BigInt::from(whole))).ok().map(Self)
     }
 
+    /// An amount written as a decimal, as JSON writes numbers: digits with an optional sign, fraction and exponent.
+    pub fn from_decimal(text: &str) -> Result<Self, NotAnAmount> {
+        let Decimal { is_negative, digits, exponent } = Decimal::parse(text).ok_or(NotAnAmount::NotANumber)?;
+        if digits.is_empty() {
+            return Ok(Self::ZERO);
+        }
+        let scaled = exponent.saturating_add(i64::from(Self::SCALE));
+        if scaled < 0 {
+            return Err(NotAnAmount::TooManyDecimals);
+        }
+        // 28 digits are all that an amount has.
+        if scaled.saturating_add(digits.len() as i64) > 28 {
+            return Err(NotAnAmount::TooLarge);
+        }
+        let units =
+            digits.bytes().fold(0, |units: i128, digit| units * 10 + i128::from(digit - b'0')) * 10_i128.pow(scaled as u32);
+        Ok(Self(if is_negative { -units } else { units }))
+    }
+
     /// This amount, if its absolute value is below 10^16; `what` names it in the error (22003).
     pub fn in_range(self, what: &str) -> Result<Self> {
-        if self.0.abs() < Self::LIMIT_UNITS {
-            Ok(self)
-        } else {
-            Err(Error::out_of_range(
-                what,
-                "its absolute value must stay below 10000000000000000",
-                "Amounts and totals have at most 16 digits before the decimal point.",
-            ))
+        if self.0.abs() < Self::LIMIT_UNITS { Ok(self) } else { Err(Self::too_large(what)) }
+    }
+
+    /// The error of an amount of 10^16 or more.
+    pub fn too_large(what: &str) -> Error {
+        Error::out_of_range(
+            what,
+            "its absolute value must stay below 10000000000000000",
+            "Amounts and totals have at most 16 digits before the decimal point.",
+        )
+    }
+}
+
+/// Why a number is no [`Amount`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnAmount {
+    /// Other text, NaN or infinite.
+    #[error("it is not a number")]
+    NotANumber,
+    #[error("it has more than {} decimals", Amount::SCALE)]
+    TooManyDecimals,
+    #[error("it is too large")]
+    TooLarge,
+}
+
+impl NotAnAmount {
+    /// The error of the argument that held it (22023, or 22003 if it is too large). `place` says where in the argument, or is empty.
+    pub fn error(self, argument: &'static str, place: &str) -> Error {
+        let colon = if place.is_empty() { "" } else { ": " };
+        let hint = match self {
+            Self::NotANumber => "Pass a finite decimal number.",
+            Self::TooManyDecimals => "Amounts are exact and are never rounded silently: round it to 12 decimals yourself.",
+            Self::TooLarge => return Amount::too_large(&format!("{argument}{colon}{place}")),
+        };
+        Error::invalid(argument, format!("{place}{colon}{self}"), hint)
+    }
+}
+
+/// A decimal number by value: two that are equal have the same parts, however they are written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decimal {
+    pub is_negative: bool,
+    /// Without zeros at either end; empty for zero.
+    pub digits: String,
+    /// The value is `digits` times ten to this power.
+    pub exponent: i64,
+}
+
+impl Decimal {
+    /// Digits with an optional sign, fraction and exponent; anything else is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (is_negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+            Some(at) => {
+                let written = &unsigned[at + 1..];
+                let magnitude = written.strip_prefix(['+', '-']).unwrap_or(written);
+                if magnitude.is_empty() || !magnitude.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return None;
+                }
+                // Beyond what an i64 holds it is as good as endless.
+                let sign = if written.starts_with('-') { -1 } else { 1 };
+                (&unsigned[..at], sign * magnitude.parse::<i64>().unwrap_or(i64::MAX / 4).min(i64::MAX / 4))
+            }
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.len() + fraction.len() == 0 || !all_digits(whole) || !all_digits(fraction) {
+            return None;
         }
+        let written = [whole, fraction].concat();
+        let significant = written.trim_start_matches('0').trim_end_matches('0');
+        let trailing = (written.len() - written.trim_end_matches('0').len()) as i64;
+        let is_zero = significant.is_empty();
+        Some(Self {
+            is_negative: is_negative && !is_zero,
+            digits: significant.to_owned(),
+            exponent: if is_zero { 0 } else { exponent - fraction.len() as i64 + trailing },
+        })
     }
 }
 
@@ -173,6 +265,42 @@ mod tests {
         assert_eq!(share(largest, century, century), largest);
         assert_eq!(share(largest, century - 1, century), largest - 3_162_315_320_785);
         assert_eq!(Amount::from_units(i128::MAX).share(2, 1), None);
+    }
+
+    #[test]
+    fn a_decimal_is_read_exactly_or_not_at_all() {
+        let units = |text| Amount::from_decimal(text).map(Amount::units);
+        for (text, expected) in [
+            ("0", 0),
+            ("-0.0", 0),
+            ("0e999999999999999999999", 0),
+            ("25", 25 * 10_i128.pow(12)),
+            ("0025.50", 255 * 10_i128.pow(11)),
+            ("-1.5E-11", -15),
+            ("1000000e-18", 1),
+            ("+.5", 5 * 10_i128.pow(11)),
+            ("9999999999999999.999999999999", 10_i128.pow(28) - 1),
+        ] {
+            assert_eq!(units(text), Ok(expected), "{text}");
+        }
+        for text in ["1e16", "10000000000000000", "1e400", "1e99999999999999999999"] {
+            assert_eq!(units(text), Err(NotAnAmount::TooLarge), "{text}");
+        }
+        for text in ["0.0000000000001", "1e-13", "1e-99999999999999999999"] {
+            assert_eq!(units(text), Err(NotAnAmount::TooManyDecimals), "{text}");
+        }
+        for text in ["", ".", "-", "1,5", "NaN", "Infinity", " 1", "1e", "1e+", "0x10", "1_000", "--1"] {
+            assert_eq!(units(text), Err(NotAnAmount::NotANumber), "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_of_one_value_are_equal() {
+        for (a, b) in [("1", "1.0"), ("100", "1e2"), ("0", "-0.00"), ("1.50e-3", "0.0015"), ("1e400", "10e399")] {
+            assert_eq!(Decimal::parse(a), Decimal::parse(b), "{a} {b}");
+        }
+        assert_ne!(Decimal::parse("1"), Decimal::parse("-1"));
+        assert_ne!(Decimal::parse("1"), Decimal::parse("10"));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! end. Invariants kept here: a wallet's totals and a grant's remaining are the sums of the entries posted, `seq` has no gap, and
 //! nothing becomes negative.
 
+mod attempt;
+mod meters;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::ops::Bound;
 
 use uuid::Uuid;
@@ -14,10 +16,12 @@ use uuid::Uuid;
 use super::amount::Amount;
 use super::chart::Kind;
 use super::contract::Contract;
-use super::entry::{Entry, Line, Movement, Recorded, Repayment, Transaction};
+use super::entry::{Entry, Line, Movement, Recorded, Referring, Repayment, Transaction};
 use super::grant::{Grant, GrantStatus, GrantTerms, Origin, SpendingOrder};
 use super::hold::Hold;
 use super::invoice::TrueUp;
+use super::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
+use super::metering::Metered;
 use super::names::{ContractCode, CustomerId, RecurringCode, TransactionId, WalletCode};
 use super::reader::{Ids, Reader};
 use super::recurring::RecurringGrant;
@@ -42,6 +46,11 @@ impl Copy {
 
     pub fn is_changed(&self) -> bool {
         self.stored.is_some_and(|stored| stored != (self.grant.status, self.grant.remaining, self.grant.expired))
+    }
+
+    /// Whether nothing but what is left of it may have changed.
+    pub fn is_same_but_for_remaining(&self) -> bool {
+        self.stored.is_some_and(|(status, _, expired)| (status, expired) == (self.grant.status, self.grant.expired))
     }
 }
 
@@ -77,12 +86,18 @@ pub struct Book<'a> {
     pub contracts: Rows<ContractCode, Contract>,
     pub holds: Rows<TransactionId, Hold>,
     pub true_ups: Vec<TrueUp>,
+    pub meter_periods: Rows<PeriodKey, MeterPeriod>,
+    pub meter_values: Rows<ValueKey, MeterValue>,
     shelves: Vec<Shelf>,
     /// The active grants read so far that a rule gave, in the order of creation.
     active_by_origin: BTreeMap<Origin, BTreeSet<(usize, i64, Uuid)>>,
     /// What each hold set aside, as far as it was asked for.
     held_lines: BTreeMap<TransactionId, Vec<Line>>,
     are_all_holds_read: bool,
+    /// The transactions of this call by id, and its entries by the transaction that they refer to.
+    transactions_by_id: HashMap<TransactionId, usize>,
+    entries_referring: HashMap<TransactionId, Vec<usize>>,
+    journal: attempt::Journal,
     reader: &'a dyn Reader,
     ids: &'a dyn Ids,
 }
@@ -108,9 +123,14 @@ impl<'a> Book<'a> {
             contracts: Rows::default(),
             holds: Rows::default(),
             true_ups: Vec::new(),
+            meter_periods: Rows::default(),
+            meter_values: Rows::default(),
             active_by_origin: BTreeMap::new(),
             held_lines: BTreeMap::new(),
             are_all_holds_read: false,
+            transactions_by_id: HashMap::new(),
+            entries_referring: HashMap::new(),
+            journal: attempt::Journal::default(),
             reader,
             ids,
         }
@@ -123,6 +143,7 @@ impl<'a> Book<'a> {
     /// Opens a transaction under the caller's key, or under a new id. It has no entry yet, and without one leaves no trace.
     pub fn begin(&mut self, key: Option<&TransactionId>, fingerprint: Fingerprint, at: Timestamp) -> usize {
         let id = key.cloned().unwrap_or_else(|| TransactionId::stored(self.ids.uuid(at).to_string()));
+        self.transactions_by_id.insert(id.clone(), self.transactions.len());
         self.transactions.push(Transaction {
             id,
             fingerprint,
@@ -130,8 +151,11 @@ impl<'a> Book<'a> {
             event_name: None,
             usage_at: None,
             metadata: None,
+            properties: None,
+            metered: None,
             refers_to: None,
             lines: 0,
+            first_entry: self.entries.len(),
         });
         self.transactions.len() - 1
     }
@@ -170,6 +194,9 @@ impl<'a> Book<'a> {
         }
         let opened = &mut self.transactions[transaction];
         opened.lines += 1;
+        if let Some(id) = movement.refers_to.as_ref().or(opened.refers_to.as_ref()) {
+            self.entries_referring.entry(id.clone()).or_default().push(self.entries.len());
+        }
         self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: opened.lines, movement, balance_after });
         Ok(())
     }
@@ -369,7 +396,10 @@ impl<'a> Book<'a> {
 
     fn copy_mut(&mut self, id: Uuid) -> &mut Copy {
         match self.grants.get_mut(&id) {
-            Some(copy) => copy,
+            Some(copy) => {
+                self.journal.note(&copy.grant);
+                copy
+            }
             None => panic!("grant {id} is not in the book"),
         }
     }
@@ -428,7 +458,7 @@ impl<'a> Book<'a> {
         execute: impl FnOnce(&mut Self, usize) -> Result<()>,
     ) -> Result<Answer> {
         if let Some(key) = key
-            && let Some(recorded) = self.reader.transaction(key)
+            && let Some(recorded) = self.recorded(key)
         {
             if recorded.fingerprint != fingerprint {
                 return Err(self.key_reused(&recorded));
@@ -451,30 +481,47 @@ impl<'a> Book<'a> {
     /// A transaction of this call as it will stand in the ledger.
     pub fn record(&self, transaction: usize) -> Recorded {
         let opened = &self.transactions[transaction];
-        let lines = self.entries.iter().filter(|entry| entry.transaction == transaction);
+        let lines = self.entries[opened.first_entry..].iter().filter(|entry| entry.transaction == transaction);
         Recorded {
             id: opened.id.clone(),
             fingerprint: opened.fingerprint,
             requested: opened.requested,
             event_name: opened.event_name.clone(),
-            lines: lines.map(|entry| Line::of(entry.wallet, entry.seq, &entry.movement)).collect(),
+            metered: opened.metered.clone(),
+            lines: lines.take(opened.lines as usize).map(|entry| Line::of(entry.wallet, entry.seq, &entry.movement)).collect(),
         }
     }
 
-    /// The recorded transaction of this id.
+    /// The transaction recorded under this id, by this call or before.
     pub fn recorded(&self, id: &TransactionId) -> Option<Recorded> {
-        self.reader.transaction(id)
+        let made_now = self.transactions_by_id.get(id).filter(|transaction| self.transactions[**transaction].lines > 0);
+        match made_now {
+            Some(transaction) => Some(self.record(*transaction)),
+            None => self.reader.transaction(id),
+        }
     }
 
-    /// The credits of stored entries of some kinds in transactions that refer to one.
-    pub fn referring(&self, id: &TransactionId, counts: impl Fn(Kind) -> bool) -> Amount {
-        self.reader.referring(id).into_iter().filter(|(kind, _)| counts(*kind)).map(|(_, credits)| credits).sum()
+    /// The entries that refer to a transaction, of this call and before.
+    pub fn referring(&self, id: &TransactionId) -> Vec<Referring> {
+        let mut referring = self.reader.referring(id);
+        let made_now = self.entries_referring.get(id).into_iter().flatten().map(|index| &self.entries[*index]);
+        referring.extend(made_now.map(|entry| Referring {
+            kind: entry.movement.kind,
+            credits: entry.movement.credits,
+            takes_out: matches!(self.transactions[entry.transaction].metered.as_deref(), Some(Metered::TakenOut(_))),
+        }));
+        referring
+    }
+
+    /// What was given back of usage.
+    pub fn refunded(&self, usage: &TransactionId) -> Amount {
+        self.referring(usage).iter().filter(|entry| entry.kind.is_refund()).map(|entry| entry.credits).sum()
     }
 
     /// Every repayment of a wallet's debt that can be given back, the last first.
     pub fn repayments(&self, wallet: usize) -> Vec<Repayment> {
-        let in_this_call = self.entries.iter().rev().filter(|entry| entry.wallet == wallet);
-        let mut repayments: Vec<Repayment> = in_this_call
+        let in_this_call = || self.entries.iter().rev().filter(|entry| entry.wallet == wallet);
+        let mut repayments: Vec<Repayment> = in_this_call()
             .filter(|entry| entry.movement.kind == Kind::OverdraftRepaid)
             .filter_map(|entry| {
                 let grant = entry.movement.grant?;
@@ -483,6 +530,12 @@ impl<'a> Book<'a> {
             })
             .collect();
         repayments.extend(self.reader.repayments(&self.wallets[wallet].code));
+        for entry in in_this_call() {
+            let reversed = entry.movement.reverses_seq;
+            if let Some(repayment) = repayments.iter_mut().find(|repayment| reversed == Some(repayment.seq)) {
+                repayment.left -= entry.movement.credits;
+            }
+        }
         repayments
     }
 

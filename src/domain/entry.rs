@@ -1,9 +1,12 @@
 //! Entries and transactions of the ledger: as this call writes them, and as they were recorded.
 
+use std::rc::Rc;
+
 use uuid::Uuid;
 
 use super::amount::Amount;
 use super::chart::Kind;
+use super::metering::Metered;
 use super::names::{EventName, TransactionId};
 use super::request::Fingerprint;
 use super::time::Timestamp;
@@ -20,9 +23,15 @@ pub struct Transaction {
     pub usage_at: Option<Timestamp>,
     /// JSON text.
     pub metadata: Option<String>,
+    /// Of a metered event. JSON text.
+    pub properties: Option<String>,
+    /// What meters counted, or do not count any more.
+    pub metered: Option<Rc<Metered>>,
     /// The transaction this one refunds.
     pub refers_to: Option<TransactionId>,
     pub lines: i32,
+    /// Index of its first entry among the book's, if it has one.
+    pub first_entry: usize,
 }
 
 /// One row of the ledger.
@@ -48,15 +57,21 @@ pub struct Movement {
     pub price: Option<(Amount, String)>,
     /// The entry of the same wallet that this one takes back.
     pub reverses_seq: Option<i64>,
+    /// The transaction this one gives something back of, if that is not the one that its own transaction refers to.
+    pub refers_to: Option<TransactionId>,
 }
 
 impl Movement {
     pub fn new(kind: Kind, credits: Amount, grant: Option<Uuid>, occurred_at: Timestamp) -> Self {
-        Self { kind, credits, grant, occurred_at, price: None, reverses_seq: None }
+        Self { kind, credits, grant, occurred_at, price: None, reverses_seq: None, refers_to: None }
     }
 
     pub fn reversing(self, seq: i64) -> Self {
         Self { reverses_seq: Some(seq), ..self }
+    }
+
+    pub fn giving_back(self, usage: &TransactionId) -> Self {
+        Self { refers_to: Some(usage.clone()), ..self }
     }
 }
 
@@ -67,6 +82,8 @@ pub struct Recorded {
     pub fingerprint: Fingerprint,
     pub requested: Option<Amount>,
     pub event_name: Option<EventName>,
+    /// Of a metered event, or of the refund that took one out.
+    pub metered: Option<Rc<Metered>>,
     pub lines: Vec<Line>,
 }
 
@@ -97,6 +114,15 @@ impl Recorded {
     pub fn grant(&self, counts: impl Fn(Kind) -> bool) -> Option<Uuid> {
         self.lines.iter().find(|line| counts(line.kind)).and_then(|line| line.grant)
     }
+}
+
+/// An entry of a transaction that refers to another one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Referring {
+    pub kind: Kind,
+    pub credits: Amount,
+    /// Whether its transaction took a metered event out of what meters count.
+    pub takes_out: bool,
 }
 
 /// Credits of a grant that repaid debt, as far as no refund gave them back.

@@ -62,4 +62,6 @@ names! {
     RecurringCode
     /// The code of one contract of a customer.
     ContractCode
+    /// The code of one meter.
+    MeterCode
 }

@@ -5,6 +5,7 @@
 //! ledger, [`worked`] has the rules with their numbers in the open.
 
 mod history;
+mod metering;
 mod model;
 mod proofs;
 mod requests;

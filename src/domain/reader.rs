@@ -3,11 +3,11 @@
 use uuid::Uuid;
 
 use super::amount::Amount;
-use super::chart::Kind;
 use super::contract::Contract;
-use super::entry::{Recorded, Repayment};
+use super::entry::{Recorded, Referring, Repayment};
 use super::grant::{Grant, SpendingOrder};
 use super::hold::Hold;
+use super::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use super::names::{ContractCode, RecurringCode, TransactionId, WalletCode};
 use super::recurring::RecurringGrant;
 use super::time::Timestamp;
@@ -28,7 +28,7 @@ pub trait Reader {
     /// The transaction recorded under an id, which may be an idempotency key.
     fn transaction(&self, id: &TransactionId) -> Option<Recorded>;
     /// The stored entries of transactions that refer to one: its refunds, or the ends of a hold.
-    fn referring(&self, id: &TransactionId) -> Vec<(Kind, Amount)>;
+    fn referring(&self, id: &TransactionId) -> Vec<Referring>;
     /// The stored repayments of a wallet's debt that were not given back in full, the last first.
     fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment>;
     /// The stored recurring grants, contracts and open holds of the customer that fall due up to and including an instant;
@@ -49,6 +49,10 @@ pub trait Reader {
     fn instalments(&self, code: &ContractCode) -> Vec<Grant>;
     /// Overage to be invoiced that a wallet was charged since an instant, less what was refunded of it.
     fn overage_since(&self, wallet: &WalletCode, from: Timestamp) -> Amount;
+    fn meter_period(&self, key: &PeriodKey) -> Option<MeterPeriod>;
+    fn meter_value(&self, key: &ValueKey) -> Option<MeterValue>;
+    /// The last value of a period, in the order of its keys, that an event counts; without one of them.
+    fn last_value(&self, period: &PeriodKey, without: &ValueKey) -> Option<MeterValue>;
 }
 
 /// Makes ids that are unique without coordination, ordered by time (UUIDv7).

@@ -15,6 +15,7 @@ codes! {
         TransferCredits = "transfer_credits",
         AdjustCredits = "adjust_credits",
         DeductUsage = "deduct_usage",
+        RecordUsage = "record_usage",
         RefundUsage = "refund_usage",
         HoldCredits = "hold_credits",
         CaptureHold = "capture_hold",

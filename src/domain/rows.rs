@@ -30,6 +30,14 @@ impl<K: Ord, T: Clone + PartialEq> Rows<K, T> {
         self.0.insert(code, Row { value, stored: None });
     }
 
+    /// Changes a row that is here, else adds it.
+    pub fn set(&mut self, code: K, value: T) {
+        match self.get_mut(&code) {
+            Some(row) => *row = value,
+            None => self.create(code, value),
+        }
+    }
+
     /// The row of a code: the one that is here, else the stored one, if there is one.
     pub fn find(&mut self, code: &K, stored: impl FnOnce() -> Option<T>) -> Option<&mut T>
     where

@@ -1,6 +1,8 @@
 //! Instants and intervals as PostgreSQL counts them (SPEC 2).
 
-use chrono::{DateTime, Datelike, MappedLocalTime, Months, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono::{
+    DateTime, Datelike, MappedLocalTime, Months, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, TimeZone as _, Utc,
+};
 use chrono_tz::{GapInfo, Tz};
 
 use crate::error::{Error, Result};
@@ -28,6 +30,21 @@ impl Timestamp {
     /// Microseconds since 2000-01-01 00:00 UTC.
     pub const fn to_postgres(self) -> i64 {
         self.0
+    }
+
+    /// From text as JSON writes times: `2026-01-01T00:00:00+00:00`. None for any other text, and for more than microseconds.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let at = DateTime::parse_from_rfc3339(text).ok()?;
+        if at.timestamp_subsec_nanos() % 1000 != 0 {
+            return None;
+        }
+        at.timestamp_micros().checked_sub(UNIX_TO_2000_MICROSECONDS).map(Self)
+    }
+
+    /// As JSON writes times, to the microsecond; the end of time for what a calendar cannot tell.
+    pub fn to_rfc3339(self) -> String {
+        let at = DateTime::<Utc>::from_timestamp_micros(self.0.saturating_add(UNIX_TO_2000_MICROSECONDS));
+        at.unwrap_or(DateTime::<Utc>::MAX_UTC).to_rfc3339_opts(SecondsFormat::AutoSi, true)
     }
 
     pub const fn to_unix_milliseconds(self) -> i64 {

@@ -3,7 +3,7 @@
 use super::amount::Amount;
 use super::book::{Answer, Book};
 use super::chart::Kind;
-use super::entry::Movement;
+use super::entry::{Movement, Recorded};
 use super::fefo::{self, Take, post_take};
 use super::names::{EventName, TransactionId, WalletCode};
 use super::overage;
@@ -169,10 +169,22 @@ impl DeductUsage {
 }
 
 impl Deduction {
+    /// What came from grants and what did not, less what was given back of earlier usage in the same transaction.
+    fn parts(recorded: &Recorded) -> (Amount, Amount) {
+        let to_grants = recorded.sum(|kind| kind == Kind::UsageRefunded);
+        let of_overage = recorded.sum(|kind| kind.is_refund() && kind != Kind::UsageRefunded);
+        (recorded.sum(Kind::is_usage) - to_grants, recorded.sum(Kind::is_overage) - of_overage)
+    }
+
+    /// What a transaction charged in all.
+    pub fn net(recorded: &Recorded) -> Amount {
+        let (deducted, overage) = Self::parts(recorded);
+        deducted + overage
+    }
+
     /// What a request came to, from the record of it. `requested` is what was asked for if all of it was taken.
     pub fn of(Answer { recorded, replayed }: Answer, requested: Amount, balance: Amount) -> Self {
-        let deducted = recorded.sum(Kind::is_usage);
-        let overage = recorded.sum(Kind::is_overage);
+        let (deducted, overage) = Self::parts(&recorded);
         let requested = recorded.requested.unwrap_or(requested);
         let status = if recorded.lines.is_empty() {
             DeductionStatus::Insufficient
@@ -195,7 +207,7 @@ pub fn deduct(book: &mut Book<'_>, key: Option<&TransactionId>, request: &Deduct
 }
 
 /// `occurred_at`, unless it lies further in the future than clocks differ.
-fn checked_usage_at(occurred_at: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>> {
+pub fn checked_usage_at(occurred_at: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>> {
     match occurred_at {
         Some(at) if at > now.plus_microseconds(FUTURE_TOLERANCE_MICROSECONDS) => Err(Error::invalid(
             "occurred_at",
@@ -216,12 +228,7 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
     let wallets = request.scope.active_wallets(book)?;
     let cover = match wanted.cover(book, &wallets) {
         Ok(cover) => cover,
-        Err(covered) if request.on_insufficient == OnInsufficient::Error => {
-            let hint =
-                "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'.";
-            return Err(insufficient(book, request.amount, covered, &request.scope, hint));
-        }
-        Err(_) => return Ok(()),
+        Err(covered) => return not_covered(book, request.on_insufficient, request.amount, covered, &request.scope),
     };
     let opened = &mut book.transactions[transaction];
     opened.requested = cover.is_partial.then_some(request.amount);
@@ -234,6 +241,21 @@ fn execute(book: &mut Book<'_>, transaction: usize, request: &DeductUsage) -> Re
         book.post(transaction, wallets[0], Movement::new(Kind::Usage, Amount::ZERO, None, now))?;
     }
     Ok(())
+}
+
+/// Ends a request for usage that nothing covers: an error, or nothing recorded.
+pub fn not_covered(
+    book: &Book<'_>,
+    on_insufficient: OnInsufficient,
+    requested: Amount,
+    covered: Amount,
+    scope: &Scope,
+) -> Result<()> {
+    if on_insufficient != OnInsufficient::Error {
+        return Ok(());
+    }
+    let hint = "Grant credits, choose an overage policy for the wallet, or call with on_insufficient => 'partial' or 'report'.";
+    Err(insufficient(book, requested, covered, scope, hint))
 }
 
 /// Usage to be paid by some wallets.
@@ -280,14 +302,18 @@ impl Wanted {
 }
 
 impl Cover {
-    pub fn charge(self, book: &mut Book<'_>, transaction: usize) -> Result<()> {
+    /// Charges it, and returns how much that is.
+    pub fn charge(self, book: &mut Book<'_>, transaction: usize) -> Result<Amount> {
+        let mut charged = Amount::ZERO;
         for take in &self.takes {
             post_take(book, transaction, take, Kind::Usage)?;
+            charged += take.credits;
         }
-        match self.overage {
-            Some((wallet, room, credits)) => overage::charge(book, transaction, wallet, room, credits),
-            None => Ok(()),
+        if let Some((wallet, room, credits)) = self.overage {
+            overage::charge(book, transaction, wallet, room, credits)?;
+            charged += credits;
         }
+        Ok(charged)
     }
 }
 

@@ -83,9 +83,6 @@ impl Settled {
     }
 }
 
-/// Customers read and stored together.
-const CUSTOMERS_PER_CHUNK: usize = 500;
-
 /// Settles up to `customers_max` customers with something due (with something of one task due, if named), those nobody else has
 /// locked, completely.
 pub fn settle_due(customers_max: i64, task: Option<Task>) -> Result<Settled> {
@@ -95,15 +92,14 @@ pub fn settle_due(customers_max: i64, task: Option<Task>) -> Result<Settled> {
         let mut settled = Settled::default();
         let mut locked = wallets::lock_due(now, customers_max, code);
         // Neighbours in every index are then written one after the other.
-        locked.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for customers in locked.chunks(CUSTOMERS_PER_CHUNK) {
-            books::settle_all(
-                customers,
-                &mut |book, is_last| settled.count(book, is_last),
-                // Nothing of this customer was written; the others must not wait for whoever looks into it.
-                &mut |customer_id, error| pgrx::warning!("customer \"{customer_id}\" was not settled: {error}"),
-            );
-        }
+        locked.sort_by(|a, b| a.customer_id.cmp(&b.customer_id));
+        books::each_settled(
+            locked,
+            &mut |_| None,
+            &mut |book, is_last| settled.count(book, is_last),
+            // Nothing of this customer was written; the others must not wait for whoever looks into it.
+            &mut |customer_id, error| pgrx::warning!("customer \"{customer_id}\" was not settled: {error}"),
+        );
         settled.more_due = wallets::any_due(now, code);
         let ran = Task::ALL.into_iter().filter(|ran| task.is_none_or(|task| task == *ran));
         let ran: Vec<_> = ran.map(|ran| (ran.code(), settled.of(ran).items)).collect();

@@ -4,10 +4,13 @@
 //! lets the domain decide, and stores each changed row once. [`read`] is the same without the lock and without the last step, so
 //! that what is read is exactly what settling at this instant would leave.
 
+pub mod batch;
 pub mod contracts;
 pub mod grants;
 pub mod holds;
+pub mod inbox;
 pub mod maintenance;
+pub mod metering;
 pub mod reading;
 pub mod recurring;
 pub mod usage;

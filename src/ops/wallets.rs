@@ -37,14 +37,15 @@ pub fn create(
 /// Changes the settings of a wallet, from now on.
 pub fn configure(customer_id: &CustomerId, code: &WalletCode, set: impl FnOnce(&mut WalletSettings) -> Result<()>) -> Result<()> {
     connected(|| {
-        change(customer_id, |book| {
+        let settings = change(customer_id, |book| {
             let index = find_wallet(book, code)?;
             refuse_unless(book, index, WalletStatus::NOT_CLOSED, "new settings")?;
             set(&mut book.wallets[index].settings)?;
             contract::check_policy(book, index)?;
-            stored::configure(book, index);
-            Ok(())
-        })
+            Ok(book.wallets[index].settings.clone())
+        })?;
+        stored::configure(customer_id, code, &settings);
+        Ok(())
     })
 }
 

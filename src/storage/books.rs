@@ -1,22 +1,25 @@
 //! A customer's book: loading it, reading for it, storing what a call changed.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 use super::grants::{self, Grants, StoredGrant};
 use super::ids::RandomIds;
+use super::ledger::StoredLine;
+use super::meter_periods::{Places, StoredPeriod};
 use super::statement::Access;
-use super::wallets::{self, ChangedWallet, CustomerTime, Head, StoredWallet};
-use super::{contracts, holds, ledger, recurring};
+use super::wallets::{self, ChangedWallet, CustomerTime, Head, Locked, StoredWallet};
+use super::{contracts, holds, ledger, meter_periods, recurring};
 use crate::domain::amount::Amount;
 use crate::domain::book::{Book, Copy};
 use crate::domain::chart::Kind;
 use crate::domain::contract::Contract;
-use crate::domain::entry::{Recorded, Repayment};
+use crate::domain::entry::{Recorded, Referring, Repayment};
 use crate::domain::grant::{Grant, SpendingOrder};
 use crate::domain::hold::Hold;
+use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use crate::domain::names::{ContractCode, CustomerId, RecurringCode, TransactionId, WalletCode};
 use crate::domain::reader::Reader;
 use crate::domain::recurring::RecurringGrant;
@@ -74,11 +77,101 @@ impl Due {
     }
 }
 
+/// What a call will ask for of one customer, to be read together with that of others.
+#[derive(Default)]
+pub struct Wanted {
+    pub transactions: HashSet<TransactionId>,
+    pub periods: HashSet<PeriodKey>,
+    pub values: HashSet<ValueKey>,
+    /// Whether something is due first.
+    pub is_due: bool,
+    /// Whether usage is asked for that happened earlier, which grants may pay that have expired since.
+    pub is_late: bool,
+    /// Whether credits may go back to grants: another one than the first may be the first then.
+    pub can_give_back: bool,
+}
+
+impl Wanted {
+    /// The grant that rides on a wallet's row, if what the row says of it is enough.
+    fn head(&self, stored: &StoredWallet) -> Option<Head> {
+        let is_late = self.is_late && !stored.wallet.settings.late_usage_grace.is_zero();
+        stored.head.filter(|_| !self.is_due && !is_late && !self.can_give_back)
+    }
+}
+
+/// What was read of it, under the customer's lock: what is asked for and not found is not stored.
+#[derive(Default)]
+struct Ahead {
+    wanted: Wanted,
+    transactions: HashMap<TransactionId, Vec<StoredLine>>,
+    periods: Vec<StoredPeriod>,
+    values: Vec<MeterValue>,
+    /// The first grant to spend of each wallet.
+    live_first: Vec<StoredGrant>,
+}
+
+impl Ahead {
+    /// Of many customers, in one statement a table.
+    fn read(access: Access, customers: Vec<(&CustomerId, &[StoredWallet], Wanted)>) -> HashMap<CustomerId, Ahead> {
+        // Where a grant rides, the wallet's row says enough of it.
+        let wallets: Vec<_> = customers
+            .iter()
+            .flat_map(|(customer_id, wallets, wanted)| wallets.iter().map(move |stored| (*customer_id, stored, wanted)))
+            .filter(|(_, stored, wanted)| stored.wallet.status == WalletStatus::Active && wanted.head(stored).is_none())
+            .map(|(customer_id, stored, _)| (customer_id, &stored.wallet.code))
+            .collect();
+        fn keys<'a, K>(
+            customers: &'a [(&'a CustomerId, &[StoredWallet], Wanted)],
+            of: impl Fn(&'a Wanted) -> Vec<&'a K>,
+        ) -> Vec<(&'a CustomerId, &'a K)> {
+            customers
+                .iter()
+                .flat_map(|(customer_id, _, wanted)| of(wanted).into_iter().map(move |key| (*customer_id, key)))
+                .collect()
+        }
+        let lines =
+            read_some(keys(&customers, |wanted| wanted.transactions.iter().collect()), |keys| ledger::transactions(access, keys));
+        let mut periods =
+            read_some(keys(&customers, |wanted| wanted.periods.iter().collect()), |keys| meter_periods::periods(access, keys));
+        let mut values =
+            read_some(keys(&customers, |wanted| wanted.values.iter().collect()), |keys| meter_periods::values(access, keys));
+        let live_first = read_some(wallets, |wallets| grants::live_first(access, wallets));
+        let mut ahead: HashMap<CustomerId, Ahead> = HashMap::with_capacity(customers.len());
+        for (customer_id, wallets, wanted) in customers {
+            let riding = wallets.iter().filter_map(|stored| Some(grants::riding(&stored.wallet.code, wanted.head(stored)?)));
+            let live_first = riding.collect();
+            let periods = periods.remove(customer_id).unwrap_or_default();
+            let values = values.remove(customer_id).unwrap_or_default();
+            ahead.insert(customer_id.clone(), Ahead { wanted, periods, values, live_first, ..Ahead::default() });
+        }
+        for (customer_id, id, line) in lines {
+            if let Some(ahead) = ahead.get_mut(&customer_id) {
+                ahead.transactions.entry(id).or_default().push(line);
+            }
+        }
+        for (customer_id, grant) in live_first {
+            if let Some(ahead) = ahead.get_mut(&customer_id) {
+                ahead.live_first.push(grant);
+            }
+        }
+        ahead
+    }
+}
+
+/// Runs a statement for keys, if there are any.
+fn read_some<K, T: Default>(keys: Vec<K>, read: impl FnOnce(&[K]) -> T) -> T {
+    if keys.is_empty() { T::default() } else { read(&keys) }
+}
+
 /// The stored rows of one customer.
 struct Stored<'a> {
     grants: Grants<'a>,
     /// What was read in advance, to settle: each kind is taken from here once.
     due: Option<RefCell<Due>>,
+    /// What was read in advance for the call itself.
+    ahead: Option<Ahead>,
+    /// Of the periods of meters that were read.
+    places: Places,
 }
 
 impl Stored<'_> {
@@ -95,6 +188,10 @@ impl Stored<'_> {
 
 impl Reader for Stored<'_> {
     fn live_after(&self, wallet: &WalletCode, after: Option<SpendingOrder>, grants_max: usize) -> Vec<Grant> {
+        if let Some(ahead) = self.ahead.as_ref().filter(|_| after.is_none() && grants_max == 1) {
+            let first = ahead.live_first.iter().find(|grant| grant.wallet == wallet.as_str());
+            return first.map(|grant| self.grants.placed(grant.clone())).into_iter().collect();
+        }
         self.grants.live_after(wallet, after, grants_max)
     }
 
@@ -127,10 +224,17 @@ impl Reader for Stored<'_> {
     }
 
     fn transaction(&self, id: &TransactionId) -> Option<Recorded> {
-        ledger::transaction(&self.grants, id)
+        let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.wanted.transactions.contains(id)) else {
+            return ledger::transaction(&self.grants, id);
+        };
+        let mut recorded = None;
+        for line in ahead.transactions.get(id).into_iter().flatten() {
+            line.clone().add_to(&mut recorded, id, &self.grants);
+        }
+        recorded
     }
 
-    fn referring(&self, id: &TransactionId) -> Vec<(Kind, Amount)> {
+    fn referring(&self, id: &TransactionId) -> Vec<Referring> {
         ledger::referring(self.grants.access, self.grants.customer_id, id)
     }
 
@@ -194,6 +298,30 @@ impl Reader for Stored<'_> {
     fn overage_since(&self, wallet: &WalletCode, from: Timestamp) -> Amount {
         ledger::overage_since(self.grants.access, self.grants.customer_id, wallet, from)
     }
+
+    fn meter_period(&self, key: &PeriodKey) -> Option<MeterPeriod> {
+        let StoredPeriod { period, place } = match self.ahead.as_ref().filter(|ahead| ahead.wanted.periods.contains(key)) {
+            Some(ahead) => ahead.periods.iter().find(|stored| stored.period.key == *key)?.clone(),
+            None => {
+                let read = meter_periods::periods(self.grants.access, &[(self.grants.customer_id, key)]);
+                read.into_values().flatten().next()?
+            }
+        };
+        self.places.borrow_mut().insert(key.clone(), place);
+        Some(period)
+    }
+
+    fn meter_value(&self, key: &ValueKey) -> Option<MeterValue> {
+        if let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.wanted.values.contains(key)) {
+            return ahead.values.iter().find(|value| value.key == *key).cloned();
+        }
+        let read = meter_periods::values(self.grants.access, &[(self.grants.customer_id, key)]);
+        read.into_values().flatten().next()
+    }
+
+    fn last_value(&self, period: &PeriodKey, without: &ValueKey) -> Option<MeterValue> {
+        meter_periods::last_value(self.grants.access, self.grants.customer_id, period, without)
+    }
 }
 
 /// Entries after which settled books are stored, so that memory is bounded whatever fell due.
@@ -216,7 +344,8 @@ pub fn with_settled<T>(
     let entries_max = if access == Access::Write { ENTRIES_PER_SLICE } else { ENTRIES_TO_READ_MAX };
     loop {
         let before = wallets::load(access, customer_id);
-        let stored = Stored { grants: Grants::of(customer_id, access, &before), due: None };
+        let stored =
+            Stored { grants: Grants::of(customer_id, access, &before), due: None, ahead: None, places: Places::default() };
         let (mut book, before) = opened(&stored, time, before);
         if time.next_due_at <= time.now && !settle::settle(&mut book, entries_max)? {
             if access == Access::Read {
@@ -226,12 +355,12 @@ pub fn with_settled<T>(
                     "Ask for an earlier instant, or write what is due with credits.run_maintenance().",
                 ));
             }
-            store(&[Changes { book, before, time }]);
+            store(&[Changes { book, before, time, places: &stored.places }]);
             continue;
         }
         let result = work(&mut book)?;
         if access == Access::Write {
-            store(&[Changes { book, before, time }]);
+            store(&[Changes { book, before, time, places: &stored.places }]);
         }
         return Ok(result);
     }
@@ -246,50 +375,87 @@ fn opened<'a>(stored: &'a Stored<'a>, time: CustomerTime, mut before: Vec<Stored
     (book, before)
 }
 
-/// Settles some customers that are locked, and stores them together. `settled` sees each book, and whether it is the customer's
-/// last; an error is that of one customer, of whom nothing is stored.
-pub fn settle_all(
-    customers: &[(CustomerId, CustomerTime)],
-    settled: &mut impl FnMut(&Book<'_>, bool),
-    failed: &mut impl FnMut(&CustomerId, Error),
+/// Customers whose books are read and stored together.
+const CUSTOMERS_PER_CHUNK: usize = 1000;
+
+/// Settles some customers that are locked, lets `work` use each book, and stores them, many in one statement.
+///
+/// `wanted` says what `work` will ask for, so that it is read together; none if it will only look. `work` sees each book, and whether it is the customer's last:
+/// what is due may come in slices, and only the last is settled up to now. `failed` is told of a customer of whom nothing is stored,
+/// since settling is an error.
+pub fn each_settled(
+    customers: Vec<Locked>,
+    wanted: &mut dyn FnMut(&Locked) -> Option<Wanted>,
+    work: &mut dyn FnMut(&mut Book<'_>, bool),
+    failed: &mut dyn FnMut(&CustomerId, Error),
 ) {
-    let ids: Vec<&CustomerId> = customers.iter().map(|(customer_id, _)| customer_id).collect();
-    let until: Vec<(&CustomerId, Timestamp)> = customers.iter().map(|(customer_id, time)| (customer_id, time.now)).collect();
-    let mut loaded = wallets::load_many(Access::Write, &ids);
-    let mut due = Due::read(Access::Write, &until);
-    let stored = customers.iter().map(|(customer_id, _)| {
-        let before = loaded.remove(customer_id).unwrap_or_default();
-        let grants = Grants::of(customer_id, Access::Write, &before);
-        (Stored { grants, due: due.remove(customer_id).map(RefCell::new) }, before)
+    let mut rest = customers;
+    while !rest.is_empty() {
+        let later = rest.split_off(rest.len().min(CUSTOMERS_PER_CHUNK));
+        let mut chunk = rest;
+        while !chunk.is_empty() {
+            chunk = chunk_settled(chunk, wanted, work, failed);
+        }
+        rest = later;
+    }
+}
+
+/// Returns the customers of whom more is due.
+fn chunk_settled(
+    mut customers: Vec<Locked>,
+    wanted: &mut dyn FnMut(&Locked) -> Option<Wanted>,
+    work: &mut dyn FnMut(&mut Book<'_>, bool),
+    failed: &mut dyn FnMut(&CustomerId, Error),
+) -> Vec<Locked> {
+    let unread: Vec<&CustomerId> =
+        customers.iter().filter(|locked| locked.wallets.is_none()).map(|locked| &locked.customer_id).collect();
+    let mut loaded = read_some(unread, |unread| wallets::load_many(Access::Write, unread));
+    let until: Vec<(&CustomerId, Timestamp)> = customers
+        .iter()
+        .filter(|locked| locked.time.next_due_at <= locked.time.now)
+        .map(|locked| (&locked.customer_id, locked.time.now))
+        .collect();
+    let mut due = read_some(until, |until| Due::read(Access::Write, until));
+    let before: Vec<Vec<StoredWallet>> = customers
+        .iter_mut()
+        .map(|locked| locked.wallets.take().or_else(|| loaded.remove(&locked.customer_id)).unwrap_or_default())
+        .collect();
+    let asked = customers.iter().zip(&before);
+    let asked = asked.filter_map(|(locked, before)| Some((&locked.customer_id, before.as_slice(), wanted(locked)?)));
+    let mut ahead = Ahead::read(Access::Write, asked.collect());
+    let stored = customers.iter().zip(&before).map(|(locked, before)| Stored {
+        grants: Grants::of(&locked.customer_id, Access::Write, before),
+        due: due.remove(&locked.customer_id).map(RefCell::new),
+        ahead: ahead.remove(&locked.customer_id),
+        places: Places::default(),
     });
-    let (stored, before): (Vec<_>, Vec<_>) = stored.unzip();
+    let stored: Vec<Stored<'_>> = stored.collect();
     let mut changes = Vec::new();
     let mut entries = 0;
     let mut unfinished = Vec::new();
-    for ((stored, before), (_, time)) in stored.iter().zip(before).zip(customers) {
-        let (mut book, before) = opened(stored, *time, before);
-        let is_last = match settle::settle(&mut book, ENTRIES_PER_SLICE) {
+    for ((stored, before), locked) in stored.iter().zip(before).zip(&customers) {
+        let (mut book, before) = opened(stored, locked.time, before);
+        let is_due = locked.time.next_due_at <= locked.time.now;
+        let is_last = match if is_due { settle::settle(&mut book, ENTRIES_PER_SLICE) } else { Ok(true) } {
             Ok(is_last) => is_last,
             Err(error) => {
                 failed(&book.customer_id, error);
                 continue;
             }
         };
-        settled(&book, is_last);
+        work(&mut book, is_last);
         if !is_last {
-            unfinished.push((book.customer_id.clone(), *time));
+            unfinished.push(locked.clone());
         }
         entries += book.entries.len();
-        changes.push(Changes { book, before, time: *time });
+        changes.push(Changes { book, before, time: locked.time, places: &stored.places });
         if entries >= ENTRIES_PER_STORE {
             store(&std::mem::take(&mut changes));
             entries = 0;
         }
     }
     store(&changes);
-    if !unfinished.is_empty() {
-        settle_all(&unfinished, settled, failed);
-    }
+    unfinished
 }
 
 /// A book with what is stored of its wallets (in the same order), and the due instant that its anchor has.
@@ -297,6 +463,7 @@ pub struct Changes<'b> {
     pub book: Book<'b>,
     pub before: Vec<StoredWallet>,
     pub time: CustomerTime,
+    places: &'b Places,
 }
 
 impl Changes<'_> {
@@ -336,6 +503,9 @@ impl Changes<'_> {
         let has_entries = !book.entries.is_empty();
         let next_due_at = self.next_due_at();
         let is_anchor_changed = has_entries || next_due_at != self.time.next_due_at;
+        // What makes room for overage helps as credits do.
+        let brings = |kind: Kind| kind.effect().balance > 0 || matches!(kind, Kind::OverageRefunded | Kind::OverdraftRefunded);
+        let has_credited = book.entries.iter().any(|entry| brings(entry.movement.kind));
         let recorded_at = if has_entries { book.now } else { Timestamp::BEFORE_ALL };
         book.wallets
             .iter()
@@ -343,7 +513,7 @@ impl Changes<'_> {
             .filter(move |(after, before)| {
                 **after != before.wallet || head != before.head || (before.is_anchor && is_anchor_changed)
             })
-            .map(move |(wallet, _)| ChangedWallet { customer_id: &book.customer_id, wallet, head, recorded_at, next_due_at })
+            .map(move |(wallet, before)| ChangedWallet { wallet, before, head, recorded_at, next_due_at, has_credited })
     }
 }
 
@@ -351,17 +521,21 @@ impl Changes<'_> {
 pub fn store(changes: &[Changes<'_>]) {
     let books: Vec<&Book<'_>> = changes.iter().map(|changes| &changes.book).collect();
     let mut dismounted = Vec::new();
+    let mut riding = HashSet::new();
     let mut changed = Vec::new();
     for changes in changes {
         let head = changes.head();
+        let rode = changes.before.iter().filter_map(|before| before.head).map(|rode| rode.grant);
+        riding.extend(rode.filter(|rode| head.is_some_and(|head| head.grant == *rode)));
         dismounted.extend(changes.dismounted(head).map(|head| (&changes.book.customer_id, head)));
         changed.extend(changes.wallets(head));
     }
     grants::dismount(&dismounted);
-    grants::store(&books);
+    grants::store(&books, &riding);
     recurring::store(&books);
     contracts::store(&books);
     holds::store(&books);
+    meter_periods::store(&books, &changes.iter().map(|changes| changes.places).collect::<Vec<_>>());
     ledger::append(&books);
     wallets::store(&changed);
 }

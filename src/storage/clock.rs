@@ -1,7 +1,7 @@
 //! `credits.clock()`, the one clock of the ledger.
 
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::{PgTryBuilder, pg_sys};
 
@@ -34,7 +34,19 @@ pub fn now() -> Result<Timestamp> {
     Ok(at)
 }
 
-fn parse(text: &CString) -> Result<Timestamp> {
+fn parse(text: &CStr) -> Result<Timestamp> {
+    match read(text) {
+        Some(at) => at.in_range("credits.test_clock"),
+        None => Err(Error::invalid(
+            "credits.test_clock",
+            format!("\"{}\" is not a time", text.to_string_lossy()),
+            "Set it to a timestamptz such as '2026-01-01 00:00+00', or to '' for the real time.",
+        )),
+    }
+}
+
+/// A timestamptz as PostgreSQL reads it in this session; none if it cannot.
+pub fn read(text: &CStr) -> Option<Timestamp> {
     let arguments = [
         Some(pg_sys::Datum::from(text.as_ptr())),
         Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
@@ -42,12 +54,6 @@ fn parse(text: &CString) -> Result<Timestamp> {
     ];
     // SAFETY: timestamptz_in takes a C string, an unused oid and a type modifier, and raises what it cannot read.
     let read = || unsafe { pgrx::direct_function_call_as_datum(pg_sys::timestamptz_in, &arguments) };
-    match PgTryBuilder::new(read).catch_others(|_| None).execute() {
-        Some(datum) => Timestamp::from_postgres(datum.value() as i64).in_range("credits.test_clock"),
-        None => Err(Error::invalid(
-            "credits.test_clock",
-            format!("\"{}\" is not a time", text.to_string_lossy()),
-            "Set it to a timestamptz such as '2026-01-01 00:00+00', or to '' for the real time.",
-        )),
-    }
+    let datum = PgTryBuilder::new(read).catch_others(|_| None).execute()?;
+    Some(Timestamp::from_postgres(datum.value() as i64))
 }

@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_int};
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::domain::amount::Amount;
+use crate::domain::amount::{Amount, NotAnAmount};
 use crate::domain::time::{Interval, Timestamp};
 
 /// A value that PostgreSQL stores as one type.
@@ -124,6 +124,30 @@ impl Codec for Interval {
     }
 }
 
+/// Where a row is in its table, as long as it is locked: its ctid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    block_high: u16,
+    block_low: u16,
+    offset: u16,
+}
+
+impl Codec for Place {
+    const OID: pg_sys::Oid = pg_sys::TIDOID;
+    const LAYOUT: (i16, bool, u8) = (6, false, b's');
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: a tid datum points to one.
+        let tid = unsafe { *datum.cast_mut_ptr::<pg_sys::ItemPointerData>() };
+        Self { block_high: tid.ip_blkid.bi_hi, block_low: tid.ip_blkid.bi_lo, offset: tid.ip_posid }
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        let ip_blkid = pg_sys::BlockIdData { bi_hi: self.block_high, bi_lo: self.block_low };
+        copied(pg_sys::ItemPointerData { ip_blkid, ip_posid: self.offset })
+    }
+}
+
 /// A datum that points to a copy in the current memory context.
 fn copied<T: Copy>(value: T) -> pg_sys::Datum {
     // SAFETY: palloc returns aligned memory of that size, or raises.
@@ -132,14 +156,6 @@ fn copied<T: Copy>(value: T) -> pg_sys::Datum {
         copy.write(value);
         pg_sys::Datum::from(copy)
     }
-}
-
-/// Why a `numeric` is no [`Amount`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotAnAmount {
-    NanOrInfinite,
-    TooManyDecimals,
-    TooLarge,
 }
 
 /// Base-10000 digits after the decimal point.
@@ -153,7 +169,7 @@ pub unsafe fn amount(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
     // SAFETY: numeric_send takes a numeric and returns a bytea of four 16-bit numbers and the digits.
     let bytes = unsafe {
         let Some(sent) = pgrx::direct_function_call_as_datum(pg_sys::numeric_send, &[Some(datum)]) else {
-            return Err(NotAnAmount::NanOrInfinite);
+            return Err(NotAnAmount::NotANumber);
         };
         let bytea: *mut pg_sys::varlena = sent.cast_mut_ptr();
         std::slice::from_raw_parts(pgrx::vardata_any(bytea).cast::<u8>(), pgrx::varsize_any_exhdr(bytea))
@@ -163,7 +179,7 @@ pub unsafe fn amount(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
     let (digit_count, weight, sign, _display_scale) = (word(), word(), word() as u16, word());
     const NEGATIVE: u16 = 0x4000;
     if sign != 0 && sign != NEGATIVE {
-        return Err(NotAnAmount::NanOrInfinite);
+        return Err(NotAnAmount::NotANumber);
     }
     // 10^16 is 10000^4: a digit of weight 4 is too large whatever it is.
     if digit_count > 0 && weight >= 4 {
@@ -196,35 +212,42 @@ impl Codec for Amount {
 
     /// Without padding zeros, since `numeric_recv` keeps the display scale it is sent.
     fn encode(&self) -> pg_sys::Datum {
-        let mut digits = Vec::with_capacity(12);
+        const UNITS_PER_CREDIT: i128 = Amount::from_credits(1).units();
+        if self.units() % UNITS_PER_CREDIT == 0
+            && let Ok(credits) = i64::try_from(self.units() / UNITS_PER_CREDIT)
+        {
+            // SAFETY: makes a numeric of any i64.
+            return pg_sys::Datum::from(unsafe { pg_sys::int64_to_numeric(credits) });
+        }
         let mut units = self.units().unsigned_abs();
+        let mut display_scale = Amount::SCALE as i16;
+        while units.is_multiple_of(10) {
+            units /= 10;
+            display_scale -= 1;
+        }
+        // Four numbers of the header, then groups of four decimal digits, of which an i128 has at most 10.
+        let mut words = [0_i16; 14];
+        let padding = (4 - display_scale % 4) % 4;
+        units *= 10_u128.pow(padding as u32);
+        let mut first = words.len();
         while units > 0 {
-            digits.push((units % 10_000) as i16);
+            first -= 1;
+            words[first] = (units % 10_000) as i16;
             units /= 10_000;
         }
-        let weight = digits.len() as i32 - 1 - FRACTION_DIGITS;
-        digits.reverse();
-        while digits.last() == Some(&0) {
-            digits.pop();
-        }
-        let mut display_scale = 0;
-        let mut fraction = self.units().unsigned_abs() % 10_u128.pow(Amount::SCALE);
-        if fraction > 0 {
-            display_scale = Amount::SCALE as i16;
-            while fraction.is_multiple_of(10) {
-                fraction /= 10;
-                display_scale -= 1;
-            }
-        }
+        let digit_count = (words.len() - first) as i16;
+        let weight = digit_count - 1 - (display_scale + padding) / 4;
         let sign = if self.is_negative() { 0x4000 } else { 0 };
-        let mut message = Vec::with_capacity(8 + 2 * digits.len());
-        for word in [digits.len() as i16, weight as i16, sign, display_scale].into_iter().chain(digits) {
-            message.extend_from_slice(&word.to_be_bytes());
+        words[first - 4..first].copy_from_slice(&[digit_count, weight, sign, display_scale]);
+        let mut message = [0_u8; 28];
+        let length = 2 * (words.len() - first + 4);
+        for (bytes, word) in message.chunks_exact_mut(2).zip(&words[first - 4..]) {
+            bytes.copy_from_slice(&word.to_be_bytes());
         }
         let mut buffer = pg_sys::StringInfoData {
             data: message.as_mut_ptr().cast(),
-            len: message.len() as c_int,
-            maxlen: message.len() as c_int,
+            len: length as c_int,
+            maxlen: length as c_int,
             cursor: 0,
         };
         // SAFETY: numeric_recv reads the buffer, which outlives the call, and copies the number.
@@ -247,10 +270,18 @@ impl Codec for Amount {
 
 /// An array datum of these values; none is a null element.
 pub fn array<T: Codec>(elements: impl IntoIterator<Item = Option<T>>) -> pg_sys::Datum {
-    let (mut values, mut nulls): (Vec<_>, Vec<_>) = elements
-        .into_iter()
-        .map(|element| (element.as_ref().map_or(pg_sys::Datum::from(0), T::encode), element.is_none()))
-        .unzip();
+    array_of::<T>(elements.into_iter().map(|element| element.as_ref().map(T::encode)))
+}
+
+/// An array datum of these texts.
+pub fn texts<'a>(elements: impl IntoIterator<Item = Option<&'a str>>) -> pg_sys::Datum {
+    array_of::<String>(elements.into_iter().map(|element| element.map(text)))
+}
+
+/// An array of datums of the type of `T`.
+fn array_of<T: Codec>(elements: impl Iterator<Item = Option<pg_sys::Datum>>) -> pg_sys::Datum {
+    let (mut values, mut nulls): (Vec<_>, Vec<_>) =
+        elements.map(|element| (element.unwrap_or(pg_sys::Datum::from(0)), element.is_none())).unzip();
     let mut lengths = [values.len() as c_int];
     let mut lower_bounds = [1];
     let (length, by_value, alignment) = T::LAYOUT;
@@ -301,6 +332,36 @@ pub unsafe fn elements<T: Codec>(datum: pg_sys::Datum) -> Option<Vec<Option<T>>>
 /// Names as the text of a JSON array.
 pub fn json_array(names: &[String]) -> String {
     serde_json::Value::from(names).to_string()
+}
+
+/// A jsonb as text; or how many bytes it has, if that is more than [`JSONB_BYTES_MAX`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonbText(pub Result<String, usize>);
+
+/// What metadata and properties may have (SPEC 2).
+pub const JSONB_BYTES_MAX: usize = 64 * 1024;
+
+impl JsonbText {
+    /// Its size is known without reading it.
+    ///
+    /// # Safety
+    /// The datum is a jsonb, and not null.
+    pub unsafe fn of(datum: pg_sys::Datum) -> Self {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { pg_sys::toast_raw_datum_size(datum) };
+        // SAFETY: the caller's promise.
+        Self(if bytes > JSONB_BYTES_MAX { Err(bytes) } else { Ok(unsafe { jsonb_text(datum) }) })
+    }
+}
+
+/// A jsonb as text, whatever its size.
+///
+/// # Safety
+/// The datum is a jsonb, and not null.
+pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
+    // SAFETY: jsonb_out takes a jsonb and returns a C string in UTF-8, which a database of ours is in.
+    let text: Option<&std::ffi::CStr> = unsafe { pgrx::direct_function_call(pg_sys::jsonb_out, &[Some(datum)]) };
+    text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 impl Codec for Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::thread::LocalKey;
 
-use super::codec::{Codec, array};
+use super::codec::{Codec, array, texts};
 use super::statement::{Access, Parameter, Row, Statement};
 use crate::domain::book::Book;
 use crate::domain::names::CustomerId;
@@ -21,6 +21,10 @@ impl<'a, 'b, R> Columns<'a, 'b, R> {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn column<T: Codec>(&self, value: impl Fn(&R) -> Option<T>) -> Parameter {
         self.column_with_book(|_, row| value(row))
     }
@@ -29,8 +33,12 @@ impl<'a, 'b, R> Columns<'a, 'b, R> {
         Some(array(self.0.iter().map(|(book, row)| value(book, row))))
     }
 
+    pub fn texts<'t>(&'t self, value: impl Fn(&'t R) -> Option<&'t str>) -> Parameter {
+        Some(texts(self.0.iter().map(|(_, row)| value(row))))
+    }
+
     pub fn customers(&self) -> Parameter {
-        self.column_with_book(|book, _| Some(book.customer_id.to_string()))
+        Some(texts(self.0.iter().map(|(book, _)| Some(book.customer_id.as_str()))))
     }
 
     /// When the rows are written.
@@ -72,7 +80,7 @@ pub fn of_customers<T>(
 /// Customers, and an instant of each.
 pub fn instants(customers: &[(&CustomerId, Timestamp)]) -> [Parameter; 2] {
     [
-        Some(array(customers.iter().map(|(customer_id, _)| Some(customer_id.to_string())))),
+        Some(texts(customers.iter().map(|(customer_id, _)| Some(customer_id.as_str())))),
         Some(array(customers.iter().map(|(_, at)| Some(*at)))),
     ]
 }

@@ -1,14 +1,16 @@
 //! Grants: reading in the order of spending and of becoming due, and storing.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::codec::{Codec, array, json_array, text};
+use super::codec::{Codec, array, json_array, text, texts};
 use super::columns::{Columns, due_until, of_customers};
 use super::statement::{Access, Parameter, Row, Statement, statements};
 use super::wallets::{Head, StoredWallet, stored_code};
-use crate::domain::book::Book;
+use crate::domain::amount::Amount;
+use crate::domain::book::{Book, Copy};
 use crate::domain::grant::{Grant, GrantStatus, GrantTerms, GrantType, Origin, SpendingOrder};
 use crate::domain::names::{ContractCode, CustomerId, RecurringCode, WalletCode};
 use crate::domain::time::Timestamp;
@@ -34,6 +36,18 @@ statements! {
           and status = 'active'
         order by priority, expires_at, unlimited, grant_type, effective_at, created_seq
         limit 1");
+
+    /// The same of many wallets.
+    LIVE_FIRST_OF(TEXTARRAYOID, TEXTARRAYOID) = concat!("
+        select c.customer_id, g.*
+        from unnest($1, $2) as c (customer_id, wallet)
+        cross join lateral (", columns!(), "
+            where customer_id = c.customer_id
+              and wallet = c.wallet
+              and status = 'active'
+            order by priority, expires_at, unlimited, grant_type, effective_at, created_seq
+            limit 1
+        ) g");
 
     /// The next grants to spend after a place. Index scan on grants_live from there on.
     LIVE_AFTER(TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT8OID) = concat!(columns!(), "
@@ -159,8 +173,9 @@ statements! {
 }
 
 /// A grant as stored, with the code of its wallet.
+#[derive(Clone)]
 pub struct StoredGrant {
-    wallet: String,
+    pub wallet: String,
     grant: Grant,
 }
 
@@ -190,6 +205,43 @@ impl StoredGrant {
         };
         Self { wallet, grant }
     }
+}
+
+/// The first grant to spend of some wallets, where there is one.
+pub fn live_first(access: Access, wallets: &[(&CustomerId, &WalletCode)]) -> Vec<(CustomerId, StoredGrant)> {
+    let parameters = [
+        Some(texts(wallets.iter().map(|(customer_id, _)| Some(customer_id.as_str())))),
+        Some(texts(wallets.iter().map(|(_, wallet)| Some(wallet.as_str())))),
+    ];
+    let rows = LIVE_FIRST_OF.with(|statement| statement.run(access, &parameters));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), StoredGrant::read(row))).collect()
+}
+
+/// A grant that rides on its wallet's row as far as that row knows it, for calls that only take from it: it pays for any usage, and
+/// comes before every other live grant of the wallet. Its place in the order and its expiry are not known, but that it is the first,
+/// and not due.
+pub fn riding(wallet: &WalletCode, head: Head) -> StoredGrant {
+    let grant = Grant {
+        id: head.grant,
+        wallet: 0,
+        created_seq: 0,
+        status: GrantStatus::Active,
+        amount: Amount::from_units(i128::MAX),
+        remaining: head.remaining,
+        expired: Amount::ZERO,
+        terms: GrantTerms {
+            grant_type: GrantType::Promotional,
+            priority: i32::MIN,
+            effective_at: Timestamp::BEFORE_ALL,
+            expires_at: Timestamp::NEVER,
+            unit_price: None,
+            currency: None,
+            applies_to: None,
+            metadata: String::new(),
+            origin: None,
+        },
+    };
+    StoredGrant { wallet: wallet.to_string(), grant }
 }
 
 /// What is due of some customers, until an instant of each.
@@ -312,10 +364,14 @@ fn origin(recurring: Option<String>, contract: Option<String>, rolled_over: bool
     }
 }
 
-/// Stores the grants that some books created and changed.
-pub fn store(books: &[&Book<'_>]) {
+/// Stores the grants that some books created and changed. Those that ride on their wallets' rows, before and after, are stored there
+/// as long as what is left of them is all that changed.
+pub fn store(books: &[&Book<'_>], riding: &HashSet<Uuid>) {
+    let is_stored_elsewhere = |copy: &&Copy| copy.is_same_but_for_remaining() && riding.contains(&copy.grant.id);
     create(&Columns::of(books, |book| book.grants.values().filter(|copy| copy.is_new()).map(|copy| &copy.grant)));
-    update(&Columns::of(books, |book| book.grants.values().filter(|copy| copy.is_changed()).map(|copy| &copy.grant)));
+    update(&Columns::of(books, |book| {
+        book.grants.values().filter(|copy| copy.is_changed() && !is_stored_elsewhere(copy)).map(|copy| &copy.grant)
+    }));
 }
 
 fn create(grants: &Columns<'_, '_, Grant>) {

@@ -1,12 +1,16 @@
 //! The ledger: appending entries and reading them back.
 
-use super::codec::{Codec, array, text};
+use std::rc::Rc;
+
+use super::codec::{Codec, array, text, texts};
 use super::grants::Grants;
+use super::metered;
 use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::amount::Amount;
 use crate::domain::book::Book;
 use crate::domain::chart::Kind;
-use crate::domain::entry::{Entry, Line, Recorded, Repayment, Transaction};
+use crate::domain::entry::{Entry, Line, Recorded, Referring, Repayment, Transaction};
+use crate::domain::metering::Metered;
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
 use crate::domain::request::Fingerprint;
 use crate::domain::time::Timestamp;
@@ -16,35 +20,51 @@ statements! {
     APPEND(
         INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT2ARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
         TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, NUMERICARRAYOID,
-        NUMERICARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID
+        NUMERICARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID
     ) = "
         insert into credits_data.entries (
             seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet,
             transaction_id, credits, balance_after, grant_id, event_name, usage_at, requested,
-            unit_price, currency, refers_to, reverses_seq, metadata
+            unit_price, currency, refers_to, reverses_seq, metadata, properties, metered
         )
         select seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet,
                transaction_id, credits, balance_after, grant_id, event_name, usage_at, requested,
-               unit_price, currency, refers_to, reverses_seq, metadata::jsonb
+               unit_price, currency, refers_to, reverses_seq, metadata::jsonb, properties::jsonb, metered
         from (
             select unnest($1) as seq, unnest($2) as occurred_at, unnest($3) as recorded_at, unnest($4) as fingerprint,
                    unnest($5) as line, unnest($6) as kind, unnest($7) as customer_id, unnest($8) as wallet,
                    unnest($9) as transaction_id, unnest($10) as credits, unnest($11) as balance_after, unnest($12) as grant_id,
                    unnest($13) as event_name, unnest($14) as usage_at, unnest($15) as requested, unnest($16) as unit_price,
-                   unnest($17) as currency, unnest($18) as refers_to, unnest($19) as reverses_seq, unnest($20) as metadata
+                   unnest($17) as currency, unnest($18) as refers_to, unnest($19) as reverses_seq, unnest($20) as metadata,
+                   unnest($21) as properties, unnest($22) as metered
         ) n";
 
     /// The entries of one transaction, line by line. Index scan on entries_transaction.
     TRANSACTION(TEXTOID, TEXTOID) = "
-        select wallet, seq, kind, credits, grant_id, fingerprint, requested, event_name, unit_price, currency
+        select wallet, seq, kind, credits, grant_id, fingerprint, requested, event_name, metered, unit_price, currency
         from credits_data.entries
         where customer_id = $1
           and transaction_id = $2
         order by line";
 
+    /// The same of many customers' transactions, those of them that are recorded.
+    TRANSACTIONS(TEXTARRAYOID, TEXTARRAYOID) = "
+        select k.customer_id, k.transaction_id,
+               e.wallet, e.seq, e.kind, e.credits, e.grant_id, e.fingerprint, e.requested, e.event_name, e.metered, e.unit_price,
+               e.currency
+        from (select unnest($1) as customer_id, unnest($2) as transaction_id) k
+        cross join lateral (
+            select *
+            from credits_data.entries
+            where customer_id = k.customer_id
+              and transaction_id = k.transaction_id
+            order by line
+            offset 0
+        ) e";
+
     /// What refers to a transaction. Index scan on entries_refers_to.
     REFERRING(TEXTOID, TEXTOID) = "
-        select kind, credits
+        select kind, credits, coalesce(metered, '')
         from credits_data.entries
         where customer_id = $1
           and refers_to = $2";
@@ -111,11 +131,15 @@ pub fn append(books: &[&Book<'_>]) {
     if entries.is_empty() {
         return;
     }
-    fn column<T: Codec>(
-        entries: &[(&Book<'_>, &Entry, &Transaction)],
-        value: impl Fn(&Book<'_>, &Entry, &Transaction) -> Option<T>,
-    ) -> Parameter {
+    type Appended<'a, 'b> = (&'a Book<'b>, &'a Entry, &'a Transaction);
+    fn column<T: Codec>(entries: &[Appended<'_, '_>], value: impl Fn(&Book<'_>, &Entry, &Transaction) -> Option<T>) -> Parameter {
         Some(array(entries.iter().map(|(book, entry, transaction)| value(book, entry, transaction))))
+    }
+    fn text_column<'a, 'b>(
+        entries: &[Appended<'a, 'b>],
+        value: impl Fn(&'a Book<'b>, &'a Entry, &'a Transaction) -> Option<&'a str>,
+    ) -> Parameter {
+        Some(texts(entries.iter().map(|(book, entry, transaction)| value(book, entry, transaction))))
     }
     let all = &entries;
     let parameters = [
@@ -125,20 +149,27 @@ pub fn append(books: &[&Book<'_>]) {
         column(all, |_, entry, transaction| (entry.line == 1).then_some(transaction.fingerprint.0)),
         column(all, |_, entry, _| Some(entry.line)),
         column(all, |_, entry, _| Some(entry.movement.kind as i16)),
-        column(all, |book, _, _| Some(book.customer_id.to_string())),
-        column(all, |book, entry, _| Some(book.wallets[entry.wallet].code.to_string())),
-        column(all, |_, _, transaction| Some(transaction.id.to_string())),
+        text_column(all, |book, _, _| Some(book.customer_id.as_str())),
+        text_column(all, |book, entry, _| Some(book.wallets[entry.wallet].code.as_str())),
+        text_column(all, |_, _, transaction| Some(transaction.id.as_str())),
         column(all, |_, entry, _| Some(entry.movement.credits)),
         column(all, |_, entry, _| Some(entry.balance_after)),
         column(all, |_, entry, _| entry.movement.grant),
-        column(all, |_, _, transaction| transaction.event_name.as_ref().map(EventName::to_string)),
+        text_column(all, |_, _, transaction| transaction.event_name.as_ref().map(EventName::as_str)),
         column(all, |_, _, transaction| transaction.usage_at),
         column(all, |_, entry, transaction| transaction.requested.filter(|_| entry.line == 1)),
         column(all, |_, entry, _| entry.movement.price.as_ref().map(|(unit_price, _)| *unit_price)),
-        column(all, |_, entry, _| entry.movement.price.as_ref().map(|(_, currency)| currency.clone())),
-        column(all, |_, _, transaction| transaction.refers_to.as_ref().map(TransactionId::to_string)),
+        text_column(all, |_, entry, _| entry.movement.price.as_ref().map(|(_, currency)| currency.as_str())),
+        text_column(all, |_, entry, transaction| {
+            let referred = entry.movement.refers_to.as_ref().or(transaction.refers_to.as_ref());
+            referred.map(TransactionId::as_str)
+        }),
         column(all, |_, entry, _| entry.movement.reverses_seq),
-        column(all, |_, _, transaction| transaction.metadata.clone()),
+        text_column(all, |_, _, transaction| transaction.metadata.as_deref()),
+        text_column(all, |_, entry, transaction| transaction.properties.as_deref().filter(|_| entry.line == 1)),
+        column(all, |_, entry, transaction| {
+            transaction.metered.as_ref().filter(|_| entry.line == 1).map(|metered| metered::encode(metered))
+        }),
     ];
     APPEND.with(|statement| statement.run(Access::Write, &parameters));
 }
@@ -155,39 +186,83 @@ pub fn stored_kind(id: i16) -> Kind {
 pub fn transaction(grants: &Grants<'_>, id: &TransactionId) -> Option<Recorded> {
     let parameters = [Some(text(grants.customer_id.as_str())), Some(text(id.as_str()))];
     let rows = TRANSACTION.with(|statement| statement.run(grants.access, &parameters));
-    let mut recorded: Option<Recorded> = None;
-    for mut row in rows.iter() {
+    let mut recorded = None;
+    for row in rows.iter() {
+        StoredLine::read(row).add_to(&mut recorded, id, grants);
+    }
+    recorded
+}
+
+/// A line of a recorded transaction, as stored.
+#[derive(Clone)]
+pub struct StoredLine {
+    wallet: String,
+    line: Line,
+    fingerprint: Option<i64>,
+    requested: Option<Amount>,
+    event_name: Option<EventName>,
+    metered: Option<String>,
+}
+
+impl StoredLine {
+    fn read(mut row: Row<'_>) -> Self {
+        let wallet = row.take();
         let mut line = Line {
-            wallet: grants.wallet_index(&row.take::<String>()),
+            wallet: 0,
             seq: row.take(),
             kind: stored_kind(row.take()),
             credits: row.take(),
             grant: row.optional(),
             price: None,
         };
-        let fingerprint: Option<i64> = row.optional();
+        let fingerprint = row.optional();
         let requested = row.optional();
         let event_name = row.optional().map(EventName::stored);
+        let metered = row.optional();
         line.price = row.optional().zip(row.optional());
-        recorded
-            .get_or_insert_with(|| Recorded {
-                id: id.clone(),
-                fingerprint: Fingerprint(fingerprint.unwrap_or_default()),
-                requested,
-                event_name,
-                lines: Vec::new(),
-            })
-            .lines
-            .push(line);
+        Self { wallet, line, fingerprint, requested, event_name, metered }
     }
-    recorded
+
+    /// Adds the line to the transaction, which begins with the first one.
+    pub fn add_to(mut self, recorded: &mut Option<Recorded>, id: &TransactionId, grants: &Grants<'_>) {
+        self.line.wallet = grants.wallet_index(&self.wallet);
+        let first = || Recorded {
+            id: id.clone(),
+            fingerprint: Fingerprint(self.fingerprint.unwrap_or_default()),
+            requested: self.requested,
+            event_name: self.event_name,
+            metered: self.metered.as_deref().map(metered::decode).map(Rc::new),
+            lines: Vec::new(),
+        };
+        recorded.get_or_insert_with(first).lines.push(self.line);
+    }
+}
+
+/// The lines of many customers' transactions, those that are recorded, in order.
+pub fn transactions(access: Access, keys: &[(&CustomerId, &TransactionId)]) -> Vec<(CustomerId, TransactionId, StoredLine)> {
+    let parameters = [
+        Some(texts(keys.iter().map(|(customer_id, _)| Some(customer_id.as_str())))),
+        Some(texts(keys.iter().map(|(_, id)| Some(id.as_str())))),
+    ];
+    let rows = TRANSACTIONS.with(|statement| statement.run(access, &parameters));
+    let read = |mut row: Row<'_>| {
+        let (customer_id, id) = (CustomerId::stored(row.take()), TransactionId::stored(row.take()));
+        // What is left of the row is a line.
+        (customer_id, id, StoredLine::read(row))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// The entries of transactions that refer to one.
-pub fn referring(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Vec<(Kind, Amount)> {
+pub fn referring(access: Access, customer_id: &CustomerId, id: &TransactionId) -> Vec<Referring> {
     let parameters = [Some(text(customer_id.as_str())), Some(text(id.as_str()))];
     let rows = REFERRING.with(|statement| statement.run(access, &parameters));
-    rows.iter().map(|mut row| (stored_kind(row.take()), row.take())).collect()
+    let read = |mut row: Row<'_>| {
+        let (kind, credits, metered) = (stored_kind(row.take()), row.take(), row.take::<String>());
+        let takes_out = !metered.is_empty() && matches!(metered::decode(&metered), Metered::TakenOut(_));
+        Referring { kind, credits, takes_out }
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Overage that a wallet was charged since an instant, less what was refunded of it.

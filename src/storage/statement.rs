@@ -209,10 +209,15 @@ pub struct Row<'a> {
 impl Row<'_> {
     /// The next column, null as none.
     pub fn optional<T: Codec>(&mut self) -> Option<T> {
+        // SAFETY: the statement's column has the type the caller reads it as.
+        self.datum().map(|datum| unsafe { T::decode(datum) })
+    }
+
+    /// The next column as it is, null as none.
+    pub fn datum(&mut self) -> Parameter {
         let index = self.next;
         self.next += 1;
-        // SAFETY: the statement's column has the type the caller reads it as.
-        (!self.nulls[index]).then(|| unsafe { T::decode(self.values[index]) })
+        (!self.nulls[index]).then(|| self.values[index])
     }
 
     /// The next column, which cannot be null.

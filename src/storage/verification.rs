@@ -98,6 +98,51 @@ statements! {
         group by e.transaction_id
         having sum(case when e.kind in (11, 13) then e.credits else -e.credits end) <> 0";
 
+    /// What meters counted against what the events in the ledger say, and against the values that are kept.
+    BROKEN_METERS(TEXTOID) = "
+        with counted as (
+            select k.key as meter,
+                   (k.value ->> 'period_start')::timestamptz as period_start,
+                   coalesce(k.value ->> 'rate', '') as rate,
+                   case when k.value ? 'taken_out' then -1 else 1 end as sign,
+                   (k.value ->> 'quantity')::numeric as quantity
+            from credits_data.entries e
+            cross join lateral jsonb_each(e.metered::jsonb) k
+            where e.customer_id = $1
+              and e.metered is not null
+        ), of_events as (
+            select meter, period_start, rate, sum(sign) as events, sum(sign * quantity) as quantity
+            from counted
+            group by meter, period_start, rate
+        ), of_values as (
+            select v.meter, v.period_start, v.rate,
+                   sum(v.events) as events,
+                   count(*) filter (where v.events > 0) as different,
+                   (array_agg(v.number order by v.value desc, v.rank desc, v.arrival desc) filter (where v.events > 0))[1] as last
+            from credits_data.meter_values v
+            where v.customer_id = $1
+            group by v.meter, v.period_start, v.rate
+        ), of_periods as (
+            select p.meter, p.period_start, p.rate, p.events, p.aggregate, m.aggregation::text as aggregation
+            from credits_data.meter_periods p
+            left join credits_data.meters m
+                on m.meter = p.meter
+            where p.customer_id = $1
+        )
+        select 'meter ' || meter || ' counts ' || coalesce(p.events, 0) || ' events, ' || trim_scale(coalesce(p.aggregate, 0))
+               || ' in all, in its period from ' || period_start || ' (' || rate || '); its events and values say '
+               || coalesce(e.events, 0) || ', '
+               || trim_scale(coalesce(
+                      case when p.aggregation in ('sum', 'count') then e.quantity when p.aggregation = 'unique' then v.different else v.last end,
+                      0))
+        from of_periods p
+        full join of_events e using (meter, period_start, rate)
+        full join of_values v using (meter, period_start, rate)
+        where coalesce(p.events, 0) <> coalesce(e.events, 0)
+           or coalesce(p.aggregate, 0) <> coalesce(
+                  case when p.aggregation in ('sum', 'count') then e.quantity when p.aggregation = 'unique' then v.different else v.last end, 0)
+           or coalesce(v.events, p.events) <> coalesce(p.events, 0)";
+
     /// Rows without a wallet, and kinds that the chart in the table does not know as the library does.
     ORPHANS(TEXTOID) = "
         select 1, customer_id, wallet, 'entries without a wallet'
@@ -153,6 +198,8 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
         .collect();
     let holds = BROKEN_HOLDS.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(holds.iter().map(|mut row| violation(1, row.take())));
+    let meters = BROKEN_METERS.with(|statement| statement.run(Access::Read, &parameters));
+    violations.extend(meters.iter().map(|mut row| violation(10, row.take())));
     let anchor = BROKEN_ANCHOR.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(anchor.iter().filter_map(|mut row| Some(violation(1, row.optional()?))));
     violations

@@ -1,25 +1,54 @@
 //! Wallets: the customer's lock, reading and storing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::codec::{Codec, array, text};
+use super::clock;
+use super::codec::{Codec, Place, array, text, texts};
 use super::columns::instants;
 use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::amount::Amount;
-use crate::domain::book::Book;
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
 use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus};
+use crate::error::Result;
+
+macro_rules! column_list {
+    () => {
+        "wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
+         name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
+         late_usage_grace, metadata::text, head_grant_id, head_remaining, is_anchor, ctid"
+    };
+}
 
 macro_rules! columns {
     () => {
-        "select wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
-                name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
-                late_usage_grace, metadata::text, head_grant_id, head_remaining, is_anchor
-         from credits_data.wallets "
+        concat!("select ", column_list!(), " from credits_data.wallets ")
+    };
+}
+
+/// Locks the anchors of many customers in the order of the parameter, each with what its row says of the wallet. In a subquery, which
+/// is not flattened: the order of the locks does not hang on the plan. A lock alone is enough: whatever changes anything of a
+/// customer changes the anchor. Index scan on wallets_anchor, one row each.
+macro_rules! lock_many {
+    ($skip:literal) => {
+        concat!(
+            "select c.customer_id, a.*
+             from unnest($1) as c (customer_id)
+             cross join lateral (
+                 select last_recorded_at, next_due_at, wallet_count, credit_count, ",
+            column_list!(),
+            "
+                 from credits_data.wallets
+                 where customer_id = c.customer_id
+                   and is_anchor
+                 for no key update ",
+            $skip,
+            "
+             ) a"
+        )
     };
 }
 
@@ -60,11 +89,22 @@ statements! {
           and is_anchor
         returning greatest(credits.clock(), last_recorded_at), next_due_at";
 
+    LOCK_MANY(TEXTARRAYOID) = lock_many!("");
+
+    /// The same, but for those that another session has locked.
+    LOCK_FREE(TEXTARRAYOID) = lock_many!("skip locked");
+
+    /// Which of some customers have a wallet.
+    KNOWN(TEXTARRAYOID) = "
+        select c.customer_id
+        from unnest($1) as c (customer_id)
+        where exists (select from credits_data.wallets a where a.customer_id = c.customer_id and a.is_anchor)";
+
     /// Locks up to $2 customers with something due at $1, those nobody else has locked; if $3 says so, only those with a grant that
     /// expires, or a recurring grant that renews. A lock alone is enough here: what is due changes the anchor, and if that fails
     /// nothing was done that another session would have to see.
     LOCK_DUE(TIMESTAMPTZOID, INT8OID, TEXTOID) = concat!("
-        select a.customer_id, greatest(credits.clock(), a.last_recorded_at), a.next_due_at
+        select a.customer_id, greatest(credits.clock(), a.last_recorded_at), a.next_due_at, a.credit_count
         from credits_data.wallets a
         where ", due!("$1", "$3"), "
         order by a.next_due_at
@@ -94,10 +134,11 @@ statements! {
         where customer_id = $1
           and is_anchor";
 
-    /// Stores what changed of many wallets, and on the anchors the customer's time.
+    /// Stores what changed of many wallets, and on the anchors the customer's time: where their rows were when they were read, under
+    /// the customers' locks. Tid scan, one row each.
     STORE(
-        TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID,
-        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID
+        TIDARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID,
+        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID
     ) = "
         update credits_data.wallets w
         set balance = n.balance,
@@ -110,15 +151,15 @@ statements! {
             head_grant_id = n.head_grant_id,
             head_remaining = n.head_remaining,
             last_recorded_at = case when w.is_anchor then greatest(w.last_recorded_at, n.recorded_at) else w.last_recorded_at end,
-            next_due_at = case when w.is_anchor then n.next_due_at else w.next_due_at end
+            next_due_at = case when w.is_anchor then n.next_due_at else w.next_due_at end,
+            credit_count = case when w.is_anchor then w.credit_count + n.credit_count else w.credit_count end
         from (
-            select unnest($1) as customer_id, unnest($2) as wallet, unnest($3) as balance, unnest($4) as held,
-                   unnest($5) as scheduled, unnest($6) as debt, unnest($7) as overage, unnest($8) as last_seq, unnest($9) as status,
-                   unnest($10) as head_grant_id, unnest($11) as head_remaining, unnest($12) as recorded_at,
-                   unnest($13) as next_due_at
+            select unnest($1) as place, unnest($2) as balance, unnest($3) as held, unnest($4) as scheduled, unnest($5) as debt,
+                   unnest($6) as overage, unnest($7) as last_seq, unnest($8) as status, unnest($9) as head_grant_id,
+                   unnest($10) as head_remaining, unnest($11) as recorded_at, unnest($12) as next_due_at,
+                   unnest($13) as credit_count
         ) n
-        where w.customer_id = n.customer_id
-          and w.wallet = n.wallet";
+        where w.ctid = n.place";
 
     /// The next instant after one of each customer at which something of it falls due. One row of each of four indexes.
     NEXT_DUE_AFTER(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = "
@@ -186,11 +227,59 @@ pub fn lock(customer_id: &CustomerId) -> Option<CustomerTime> {
     rows.first().map(|mut row| CustomerTime::read(&mut row))
 }
 
+/// A customer that is locked.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    pub customer_id: CustomerId,
+    pub time: CustomerTime,
+    /// How many calls brought it credits.
+    pub credit_count: i64,
+    /// Its wallets, if the lock has read them: those of a customer with one.
+    pub wallets: Option<Vec<StoredWallet>>,
+}
+
+/// What to do about customers that another session has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contended {
+    Wait,
+    Skip,
+}
+
+/// Takes the locks of some customers in their order; those that have no wallet, or are skipped, are not returned.
+pub fn lock_many(customers: &[&CustomerId], contended: Contended) -> Result<Vec<Locked>> {
+    let parameters = [Some(texts(customers.iter().map(|customer_id| Some(customer_id.as_str()))))];
+    let statement = if contended == Contended::Wait { &LOCK_MANY } else { &LOCK_FREE };
+    let rows = statement.with(|statement| statement.run(Access::Write, &parameters));
+    // After the statement, so under all the locks.
+    let clock = clock::now()?;
+    let read = |mut row: Row<'_>| {
+        let customer_id = CustomerId::stored(row.take());
+        let time = CustomerTime { now: clock.max(row.take()), next_due_at: row.take() };
+        let is_only_one = row.take::<i32>() == 1;
+        let credit_count = row.take();
+        let anchor = stored_wallet(row);
+        Locked { customer_id, time, credit_count, wallets: is_only_one.then(|| vec![anchor]) }
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Which of some customers have a wallet.
+pub fn known(customers: &[&CustomerId]) -> HashSet<CustomerId> {
+    let parameters = [Some(texts(customers.iter().map(|customer_id| Some(customer_id.as_str()))))];
+    let rows = KNOWN.with(|statement| statement.run(Access::Write, &parameters));
+    rows.iter().map(|mut row| CustomerId::stored(row.take())).collect()
+}
+
 /// Locks customers with something due at `at` (of one task, if named), those nobody else has locked.
-pub fn lock_due(at: Timestamp, customers_max: i64, task: Option<&str>) -> Vec<(CustomerId, CustomerTime)> {
+pub fn lock_due(at: Timestamp, customers_max: i64, task: Option<&str>) -> Vec<Locked> {
     let parameters = [Some(at.encode()), Some(customers_max.encode()), task.map(text)];
     let rows = LOCK_DUE.with(|statement| statement.run(Access::Write, &parameters));
-    let read = |mut row: Row| (CustomerId::stored(row.take()), CustomerTime::read(&mut row));
+    let read = |mut row: Row| Locked {
+        customer_id: CustomerId::stored(row.take()),
+        time: CustomerTime::read(&mut row),
+        credit_count: row.take(),
+        wallets: None,
+    };
     rows.iter().map(read).collect()
 }
 
@@ -219,6 +308,8 @@ pub struct StoredWallet {
     pub wallet: Wallet,
     pub head: Option<Head>,
     pub is_anchor: bool,
+    /// Under the customer's lock nobody moves the row.
+    place: Place,
 }
 
 /// The wallets of a customer.
@@ -229,7 +320,7 @@ pub fn load(access: Access, customer_id: &CustomerId) -> Vec<StoredWallet> {
 
 /// The wallets of many customers.
 pub fn load_many(access: Access, customers: &[&CustomerId]) -> HashMap<CustomerId, Vec<StoredWallet>> {
-    let parameters = [Some(array(customers.iter().map(|customer_id| Some(customer_id.to_string()))))];
+    let parameters = [Some(texts(customers.iter().map(|customer_id| Some(customer_id.as_str()))))];
     let rows = LOAD_MANY.with(|statement| statement.run(access, &parameters));
     let mut loaded: HashMap<CustomerId, Vec<StoredWallet>> = HashMap::new();
     for mut row in rows.iter() {
@@ -247,7 +338,7 @@ pub fn next_due_after(access: Access, customers: &[(&CustomerId, Timestamp)]) ->
 fn stored_wallet(mut row: Row) -> StoredWallet {
     let wallet = wallet(&mut row);
     let head = row.optional().zip(row.optional()).map(|(grant, remaining)| Head { grant, remaining });
-    StoredWallet { wallet, head, is_anchor: row.take() }
+    StoredWallet { wallet, head, is_anchor: row.take(), place: row.take() }
 }
 
 fn wallet(row: &mut Row) -> Wallet {
@@ -285,14 +376,17 @@ pub fn stored_code<T>(code: String, from_code: impl Fn(&str) -> Option<T>) -> T 
 
 /// A wallet to be stored.
 pub struct ChangedWallet<'a> {
-    pub customer_id: &'a CustomerId,
     pub wallet: &'a Wallet,
+    /// What is stored of it.
+    pub before: &'a StoredWallet,
     /// The grant that rides on it from now on.
     pub head: Option<Head>,
     /// When the customer's entries were recorded; [`Timestamp::BEFORE_ALL`] if there were none.
     pub recorded_at: Timestamp,
     /// When the customer is due next.
     pub next_due_at: Timestamp,
+    /// Whether the customer got credits.
+    pub has_credited: bool,
 }
 
 /// Stores wallets that some calls changed, each row once.
@@ -304,21 +398,22 @@ pub fn store(changed: &[ChangedWallet<'_>]) {
         Some(array(changed.iter().map(value)))
     }
     let parameters = [
-        column(changed, |row| Some(row.customer_id.to_string())),
-        column(changed, |row| Some(row.wallet.code.to_string())),
+        column(changed, |row| Some(row.before.place)),
         column(changed, |row| Some(row.wallet.balance)),
         column(changed, |row| Some(row.wallet.held)),
         column(changed, |row| Some(row.wallet.scheduled)),
         column(changed, |row| Some(row.wallet.debt)),
         column(changed, |row| Some(row.wallet.overage)),
         column(changed, |row| Some(row.wallet.last_seq)),
-        column(changed, |row| Some(row.wallet.status.code().to_owned())),
+        Some(texts(changed.iter().map(|row| Some(row.wallet.status.code())))),
         column(changed, |row| row.head.map(|head| head.grant)),
         column(changed, |row| row.head.map(|head| head.remaining)),
         column(changed, |row| Some(row.recorded_at)),
         column(changed, |row| Some(row.next_due_at)),
+        column(changed, |row| Some(i64::from(row.has_credited))),
     ];
-    STORE.with(|statement| statement.run(Access::Write, &parameters));
+    let stored = STORE.with(|statement| statement.run(Access::Write, &parameters)).count();
+    assert!(stored == changed.len(), "a wallet was changed elsewhere in the call that has read it");
 }
 
 fn settings_parameters(settings: &WalletSettings) -> [Option<pg_sys::Datum>; 9] {
@@ -347,10 +442,9 @@ pub fn create(customer_id: &CustomerId, code: &WalletCode, is_anchor: bool, unit
     created
 }
 
-/// Stores the settings of a wallet.
-pub fn configure(book: &Book<'_>, index: usize) {
-    let wallet = &book.wallets[index];
-    let mut parameters = vec![Some(text(book.customer_id.as_str())), Some(text(wallet.code.as_str()))];
-    parameters.extend(settings_parameters(&wallet.settings));
+/// Stores the settings of a wallet, after the book that has read it.
+pub fn configure(customer_id: &CustomerId, code: &WalletCode, settings: &WalletSettings) {
+    let mut parameters = vec![Some(text(customer_id.as_str())), Some(text(code.as_str()))];
+    parameters.extend(settings_parameters(settings));
     CONFIGURE.with(|statement| statement.run(Access::Write, &parameters));
 }

@@ -79,6 +79,12 @@ pub fn everything(session: &mut Session) -> Vec<String> {
          union all select 'recurring grant ' || t::text from credits_data.recurring_grants t
          union all select 'contract ' || t::text from credits_data.contracts t
          union all select 'invoice line ' || t::text from credits_data.invoice_lines t
+         union all select 'meter ' || t::text from credits_data.meters t
+         union all select 'price list ' || t::text from credits_data.meter_prices t
+         union all select 'own price list ' || t::text from credits_data.customer_prices t
+         union all select 'period ' || t::text from credits_data.meter_periods t
+         union all select 'value ' || t::text from credits_data.meter_values t
+         union all select 'waiting event ' || t::text from credits.usage_inbox t
          order by 1",
     )
 }

@@ -148,12 +148,19 @@ fn guards_hold_in_every_replication_role() {
         "not enabled always",
         &format!(
             "select tgname from pg_trigger join pg_class c on c.oid = tgrelid
-             where relnamespace in {SCHEMAS} and not tgisinternal and tgenabled <> 'A'"
+             where relnamespace in {SCHEMAS} and relkind <> 'v' and not tgisinternal and tgenabled <> 'A'"
         ),
     );
+    let triggers =
+        "select tgrelid::regclass, tgname, tgenabled from pg_trigger where not tgisinternal order by tgrelid::regclass::text";
     assert_eq!(
-        session.lines("select tgrelid::regclass from pg_trigger where not tgisinternal and tgenabled = 'A'"),
-        ["credits_data.entries"]
+        session.lines(triggers),
+        [
+            "credits.usage_events|usage_events_record|O", // a view's trigger can only be enabled as it is
+            "credits_data.entries|entries_append_only|A",
+            "credits_data.meter_prices|meter_prices_renew_catalog|A",
+            "credits_data.meters|meters_renew_catalog|A"
+        ]
     );
 }
 
@@ -195,6 +202,38 @@ impl Explained {
     }
 }
 
+/// Meters of one event and of several: additive ones, one whose price falls, and ones that keep their values.
+const EVENTS: &str = r#"
+    select credits.create_meter('calls', 'call', 'count');
+    select credits.create_meter('tokens', 'generate', 'sum', 'tokens',
+        pricing => '{"model": "graduated", "tiers": [{"up_to": 10, "credits": "0.2"}, {"credits": "0.1"}]}');
+    select credits.create_meter('generations', 'generate', 'count');
+    select credits.create_meter('mails', 'mail', 'sum', 'n',
+        pricing => '{"model": "volume", "tiers": [{"up_to": 20, "credits": "0.2"}, {"credits": "0.05"}]}');
+    select credits.create_meter('peak', 'seat', 'max', 'n');
+    select credits.create_meter('seats', 'seat', 'unique', 'user');
+    select credits.create_meter('level', 'seat', 'latest', 'n');
+    select credits.set_meter_pricing('calls', '{"model": "per_unit", "credits": "0.5"}', customer_id => 'pair')"#;
+
+/// Of each customer an item that can be paid and one that may not.
+fn batch_of(key: &str, name: &str, small: &str, large: &str) -> String {
+    let item = |customer: &str, what: &str, number: usize| {
+        format!("{{\"customer_id\": \"{customer}\", \"{key}\": \"batch {name} {number}\", {what}}}")
+    };
+    let items = ["solo", "pair", "whale"].iter().flat_map(|customer| [item(customer, small, 1), item(customer, large, 2)]);
+    format!("'[{}]'", items.collect::<Vec<_>>().join(", "))
+}
+
+/// Events of every kind for the inbox: charged, charged twice, wrong, and more than there are credits for.
+fn receive(owner: &mut Session, day: &str) {
+    owner.exec(&format!(
+        "insert into credits.usage_inbox (customer_id, event_id, event_name, properties)
+         select customer, '{day} ' || n % 6, case n % 3 when 0 then 'call' when 1 then 'generate' else 'seat' end,
+                jsonb_build_object('tokens', case when n = 4 then 1000000000 else n end, 'n', case when n <> 5 then n end, 'user', 'u' || n)
+         from unnest(array['solo', 'pair', 'whale', 'nobody']) customer, generate_series(1, 8) n"
+    ));
+}
+
 /// What a customer does in a day: every hot call by the plain and the general path. `pair` has a second wallet.
 fn day_of(customer: &str, day: &str) -> Vec<String> {
     let expiring = "expires_at => '2026-06-01 00:00+00'";
@@ -219,6 +258,31 @@ fn day_of(customer: &str, day: &str) -> Vec<String> {
         format!("refund_usage('{customer}', 'split {day}', 2, idempotency_key => 'refund {day}')"),
         format!("refund_usage('{customer}', 'split {day}', idempotency_key => 'rest {day}')"),
         format!("balance_at('{customer}', 'default', '2026-01-01 00:00+00')"),
+        format!("grant_credits('{customer}', 40, {expiring})"),
+        format!("record_usage('{customer}', 'call', '{{}}', 'one meter {day}')"),
+        format!("record_usage('{customer}', 'call', '{{}}', 'one meter {day}')"),
+        format!("record_usage('{customer}', 'generate', '{{\"tokens\": 6, \"user\": \"u\"}}', 'graduated {day}')"),
+        format!("record_usage('{customer}', 'mail', '{{\"n\": 8}}', 'volume {day}')"),
+        format!("record_usage('{customer}', 'seat', '{{\"n\": 3, \"user\": \"u{day}\"}}', 'values {day}')"),
+        format!("refund_usage('{customer}', 'values {day}', idempotency_key => 'seat refund {day}')"),
+        format!("refund_usage('{customer}', 'graduated {day}', idempotency_key => 'token refund {day}')"),
+        format!("price_usage('generate', '{{\"tokens\": 6}}', '{customer}')"),
+        "price_usage('seat', '{\"n\": 3, \"user\": \"u\"}')".to_owned(),
+        format!("check_entitlement('{customer}')"),
+        format!("check_entitlement('{customer}', 5, 'call')"),
+        format!("check_entitlement('{customer}', event_name => 'seat', properties => '{{\"n\": 9, \"user\": \"new\"}}')"),
+        format!("deduct_usage_batch({})", batch_of("idempotency_key", day, "\"amount\": 1", "\"amount\": 1000000")),
+        format!("deduct_usage_batch({})", batch_of("idempotency_key", day, "\"amount\": 1", "\"amount\": 1000000")),
+        format!(
+            "record_usage_batch({})",
+            batch_of(
+                "event_id",
+                &format!("event {day}"),
+                "\"event_name\": \"seat\", \"properties\": {\"n\": 2, \"user\": \"v\"}",
+                "\"event_name\": \"generate\", \"properties\": {\"tokens\": 2}"
+            )
+        ),
+        "process_inbox(5)".to_owned(),
     ];
     if customer == "pair" {
         calls.push(format!("grant_credits('pair', 10, 'promo', {expiring})"));
@@ -236,12 +300,17 @@ fn offences(session: &mut Explained, database: &str, calls: impl IntoIterator<It
         let plans = session.plans_of(&call);
         assert!(!plans.is_empty(), "{call} runs no statement");
         for plan in plans {
-            let is_refund = call.starts_with("refund_usage");
+            // The few lines of one transaction; and the few meters of an event, read once in a session until the catalogue changes.
+            let may_sort = call.starts_with("refund_usage")
+                || plan.contains("where m.event_name = $1")
+                || plan.contains("on m.event_name = $1");
             let is_offence = |line: &str| {
                 let is_node = line.contains("(cost=") || line.starts_with("JIT:");
                 let forbidden = ["Seq Scan on", "Bitmap", "JIT:"];
-                let sorts = line.contains("Sort  (") && !is_refund;
-                is_node && (sorts || forbidden.iter().any(|word| line.contains(word)))
+                let sorts = line.contains("Sort  (") && !may_sort;
+                // It has one row, and no index is shorter.
+                let is_of_one_row = line.contains("Seq Scan on meter_catalog ");
+                is_node && !is_of_one_row && (sorts || forbidden.iter().any(|word| line.contains(word)))
             };
             if let Some(line) = plan.lines().find(|line| is_offence(line)) {
                 offences.push(format!("{database}, {call}: {}\n{plan}", line.trim()));
@@ -269,6 +338,18 @@ const SKEW: &str = "
     select last_seq + n, '2026-01-01 00:00+00', '2026-01-01 00:00+00', 1, 1, 4, customer_id, wallet, 'old ' || n, 1, 0
     from generate_series(1, 20000) n
     join credits_data.wallets on customer_id = 'whale';
+    insert into credits_data.meter_periods (period_start, events, arrivals, customer_id, meter, rate, aggregate, paid)
+    select '2020-01-01'::timestamptz + n * interval '1 hour', 1, 1, 'whale', meter, '', 1, 1
+    from generate_series(1, 5000) n, unnest(array['calls', 'tokens', 'seats']) meter;
+    insert into credits_data.meter_values (period_start, arrival, events, customer_id, meter, rate, value, rank, number)
+    select '2026-01-01 00:00+00', 0, 1, 'whale', 'seats', '', 'old ' || n, 0, 1
+    from generate_series(1, 20000) n;
+    insert into credits_data.customer_prices (effective_at, created_at, customer_id, meter, pricing)
+    select '2020-01-01'::timestamptz + n * interval '1 hour', '2020-01-01', 'other ' || n, 'calls', '{\"model\": \"per_unit\", \"credits\": 1}'
+    from generate_series(1, 5000) n;
+    insert into credits.usage_inbox (customer_id, event_id, event_name, error, failed_at, waits_for_credit)
+    select customer, 'old ' || n, 'call', 'insufficient_credits: so it was', '2020-01-01', -n % 2
+    from generate_series(1, 5000) n, unnest(array['whale', 'other ' || n]) customer;
     update credits_data.wallets set balance = balance + 5000, last_seq = last_seq + 20000 where customer_id = 'whale';";
 
 #[test]
@@ -283,7 +364,13 @@ fn hot_statements_use_their_index_whatever_the_tables_look_like() {
         owner.exec(&format!("select credits.create_wallet('{customer}')"));
     }
     owner.exec("select credits.create_wallet('pair', 'promo', priority => 1)");
-    let day = |day: &str| customers.iter().flat_map(|customer| day_of(customer, day)).collect::<Vec<_>>();
+    owner.exec(EVENTS);
+    let mut inserting = cluster.session(database);
+    inserting.set_clock("2026-01-01 00:00+00");
+    let mut day = |day: &str| {
+        receive(&mut inserting, day);
+        customers.iter().flat_map(|customer| day_of(customer, day)).collect::<Vec<_>>()
+    };
     let mut found = offences(&mut kept, "empty", day("1"));
     owner.exec(SKEW);
     found.extend(offences(&mut kept, "never analysed, plans kept", day("2")));

@@ -1,6 +1,7 @@
 //! Sessions and the whole server are killed in the middle of the work; clients come back and repeat what got no answer.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use pgrx_tests::postgres::{Client, NoTls, SimpleQueryMessage};
 use pgrx_tests::{Cluster, DbErrorInfo, assert_ledger_is_sound, wait_until};
 
+use crate::inbox::METERS;
 use crate::workload::{HOLDS_NOT_ENDED_ONCE, Random, Work, is_lost, seed};
 
 const SESSIONS: usize = 8;
@@ -148,6 +150,33 @@ impl Persistent<'_> {
         Ok(rows.collect())
     }
 
+    /// Copies events into the inbox in a transaction of its own, once at least.
+    fn copy(&mut self, lines: &str) {
+        let start = Instant::now();
+        while let Err(error) = self.attempt_copy(lines) {
+            assert!(is_lost(&error) || error.sqlstate == "57014", "{error}");
+            // After a COPY that failed the driver takes the answers to the next calls for each other's.
+            self.client = None;
+            thread::sleep(Duration::from_millis(20));
+            assert!(start.elapsed() < Duration::from_secs(60), "events cannot be copied");
+        }
+    }
+
+    fn attempt_copy(&mut self, lines: &str) -> Result<(), DbErrorInfo> {
+        if self.client.is_none() {
+            self.client = Some(Client::connect(&self.cluster.connection_string("books"), NoTls)?);
+        }
+        let client = self.client.as_mut().expect("it was just made");
+        // In a transaction of its own: the driver takes the end of a COPY for its commit, which comes after.
+        client.batch_execute("set credits.test_clock = '2026-01-01 00:00+00'; begin")?;
+        let mut copying =
+            client.copy_in("copy credits.usage_inbox (customer_id, event_id, event_name, properties) from stdin")?;
+        // What the connection says of a failure is said by finish, too.
+        let _ = copying.write_all(lines.as_bytes());
+        copying.finish()?;
+        Ok(client.batch_execute("commit")?)
+    }
+
     /// The first column of a call at an hour of the ledger's clock, or why it was refused.
     fn call(&mut self, hour: u64, call: &str) -> Result<String, DbErrorInfo> {
         let start = Instant::now();
@@ -271,5 +300,103 @@ fn renewals_and_captures_happen_once_when_sessions_and_servers_are_killed() {
         charged.lock().expect("no worker failed").iter().map(|(key, deducted)| format!("{key}|{deducted}")).collect();
     assert_eq!(session.lines(charges), acknowledged, "SEED={seed}");
     println!("{hours} hours, {} charges", acknowledged.len());
+    assert!(!cluster.log().contains("PANIC"), "{}", cluster.log());
+}
+
+/// Events that one COPY brings.
+const EVENTS_A_COPY: u64 = 25;
+
+/// The lines of one COPY: events of all customers, of which some came in the COPY before already.
+fn copied_events(loader: u64, copy: u64) -> String {
+    let event =
+        |number: u64| format!("c{}\te-{loader}-{number}\tgenerate\t{{\"tokens\": {}}}\n", number % CUSTOMERS, 1 + number % 7);
+    ((copy * EVENTS_A_COPY).saturating_sub(3)..(copy + 1) * EVENTS_A_COPY).map(event).collect()
+}
+
+#[test]
+fn every_event_is_charged_once_when_sessions_and_servers_are_killed_while_the_inbox_is_processed() {
+    let blows = [Blow::SessionKilled, Blow::CallCancelled, Blow::ServerKilled, Blow::SessionTerminated].repeat(4);
+    let seed = seed();
+    let cluster = Cluster::start("crash_inbox", &[("synchronous_commit", "on")]);
+    let mut owner = cluster.new_database("books");
+    owner.set_clock("2026-01-01 00:00+00");
+    owner.exec(METERS);
+    for customer in 0..CUSTOMERS {
+        owner.exec(&format!("select credits.create_wallet('c{customer}'), credits.grant_credits('c{customer}', 10000000)"));
+    }
+    drop(owner);
+    let (calls, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    // How many copies each loader has finished.
+    let copies = [AtomicU64::new(0), AtomicU64::new(0)];
+    thread::scope(|scope| {
+        for (loader, copies) in (0..).zip(&copies) {
+            let (cluster, done) = (&cluster, &done);
+            scope.spawn(move || {
+                let mut session = Persistent { cluster, client: None };
+                while !done.load(Ordering::Relaxed) {
+                    session.copy(&copied_events(loader, copies.load(Ordering::Relaxed)));
+                    copies.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for number in 0..4 {
+            let (cluster, done, calls) = (&cluster, &done, &calls);
+            scope.spawn(move || {
+                let mut session = Persistent { cluster, client: None };
+                let mut random = Random::new(seed + number);
+                while !done.load(Ordering::Relaxed) {
+                    let call = format!("events_charged from credits.process_inbox({})", random.between(1, 150));
+                    session.call(0, &call).unwrap_or_else(|error| panic!("{call}\n{error}"));
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let mut random = Random::new(seed);
+        // Whatever fails here must not leave the workers going.
+        let _done = SetAtEnd(&done);
+        for blow in blows {
+            let target = calls.load(Ordering::Relaxed) + random.between(5, 40);
+            wait_until("the inbox is processed", Duration::from_secs(60), || calls.load(Ordering::Relaxed) >= target);
+            thread::sleep(Duration::from_micros(random.below(3_000)));
+            strike(&cluster, "books", blow, &mut random);
+        }
+    });
+    let mut session = cluster.session("books");
+    session.set_clock("2026-01-01 00:00+00");
+    while session.one("select more_due from credits.process_inbox()") == "t" {}
+    assert_eq!(session.lines("select event_id, error from credits.usage_inbox"), [""; 0], "SEED={seed}");
+    // Customer, event and tokens of everything that was copied.
+    let events: u64 = copies.iter().map(|copies| copies.load(Ordering::Relaxed) * EVENTS_A_COPY).sum();
+    let sent: Vec<String> = copies
+        .iter()
+        .enumerate()
+        .map(|(loader, copies)| {
+            let count = copies.load(Ordering::Relaxed) * EVENTS_A_COPY;
+            format!("select {loader} as loader, n, 'c' || n % {CUSTOMERS} as customer_id, 1 + n % 7 as tokens from generate_series(0, {count} - 1) n")
+        })
+        .collect();
+    let sent = sent.join(" union all ");
+    assert_eq!(session.one("select count(*) from credits.usage_events"), events.to_string(), "SEED={seed}");
+    assert_eq!(
+        session.lines(&format!(
+            "select s.* from ({sent}) s
+             left join credits.usage_events u on u.customer_id = s.customer_id and u.event_id = format('e-%s-%s', s.loader, s.n)
+             where (u.properties ->> 'tokens')::numeric is distinct from s.tokens"
+        )),
+        [""; 0],
+        "SEED={seed}"
+    );
+    // Ten tokens of each customer cost one more.
+    let expected = format!("select customer_id, sum(tokens), count(*), sum(tokens) + 10 from ({sent}) s group by 1 order by 1");
+    assert_eq!(
+        session.lines(
+            "select m.customer_id, m.aggregate, m.events, (select sum(l.credits) from credits.ledger l where l.customer_id = m.customer_id and l.kind = 'usage')
+             from credits.meter_usage m order by 1"
+        ),
+        session.lines(&expected),
+        "SEED={seed}"
+    );
+    assert_ledger_is_sound(&mut session);
+    println!("{events} events");
     assert!(!cluster.log().contains("PANIC"), "{}", cluster.log());
 }

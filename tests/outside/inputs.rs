@@ -7,7 +7,8 @@ use pgrx_tests::{DbErrorInfo, Session, assert_ledger_is_sound, shared_cluster};
 use crate::books::{everything, grant, new_books};
 
 /// A valid call of every function of schema `credits`, with every argument named. `$grant` is the id of a live grant of acme's,
-/// `used` a transaction of usage that can be refunded, `monthly` a recurring grant, `deal` a contract, `held` an open hold.
+/// `used` a transaction of usage that can be refunded, `monthly` a recurring grant, `deal` a contract, `held` an open hold, `metered` an event
+/// that the meter `tokens` counts.
 const CALLS: &[(&str, &[(&str, &str)])] = &[
     ("clock", &[]),
     ("chart_of_accounts", &[]),
@@ -226,6 +227,70 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("release_hold", &[("customer_id", "'acme'"), ("hold_id", "'held'")]),
+    ("deduct_usage_batch", &[("items", "'[{\"customer_id\": \"acme\", \"amount\": 5}]'")]),
+    (
+        "create_meter",
+        &[
+            ("meter", "'new'"),
+            ("event_name", "'call'"),
+            ("aggregation", "'sum'"),
+            ("value_property", "'n'"),
+            ("filter", "'{\"a\": 1}'"),
+            ("pricing", "'{\"model\": \"per_unit\", \"credits\": 2}'"),
+            ("period", "'1 day'"),
+            ("anchor", "'2026-01-01 00:00+00'"),
+            ("time_zone", "'Europe/Berlin'"),
+            ("wallet", "'default'"),
+            ("unit", "'credits'"),
+        ],
+    ),
+    (
+        "set_meter_pricing",
+        &[
+            ("meter", "'tokens'"),
+            ("pricing", "'{\"model\": \"per_unit\", \"credits\": 2}'"),
+            ("effective_at", "'2026-01-01 00:00+00'"),
+            ("customer_id", "'acme'"),
+        ],
+    ),
+    (
+        "price_usage",
+        &[
+            ("event_name", "'metered'"),
+            ("properties", "'{\"n\": 5}'"),
+            ("customer_id", "'acme'"),
+            ("at", "'2026-01-01 00:00+00'"),
+        ],
+    ),
+    (
+        "record_usage",
+        &[
+            ("customer_id", "'acme'"),
+            ("event_name", "'metered'"),
+            ("properties", "'{\"n\": 5}'"),
+            ("idempotency_key", "'new key'"),
+            ("occurred_at", "'2026-01-01 00:00+00'"),
+            ("on_insufficient", "'error'"),
+            ("metadata", "'{\"a\": 1}'"),
+        ],
+    ),
+    (
+        "record_usage_batch",
+        &[("events", "'[{\"customer_id\": \"acme\", \"event_name\": \"metered\", \"properties\": {\"n\": 5}}]'")],
+    ),
+    ("process_inbox", &[("batch_size", "10")]),
+    ("retry_inbox", &[("customer_id", "'acme'")]),
+    (
+        "check_entitlement",
+        &[
+            ("customer_id", "'acme'"),
+            ("amount", "5"),
+            ("event_name", "'metered'"),
+            ("properties", "'{\"n\": 5}'"),
+            ("wallet", "'default'"),
+            ("unit", "'credits'"),
+        ],
+    ),
     ("expire_grants", &[("batch_size", "10")]),
     ("renew_grants", &[("batch_size", "10")]),
     ("run_maintenance", &[("batch_size", "10")]),
@@ -395,6 +460,7 @@ fn new_inputs(rule: &str) -> (Session, String) {
     grant(&mut session, "later", "10", "effective_at => '2026-03-01 00:00+00'");
     session.exec(
         "select * from credits.deduct_usage('acme', 20, 'used', event_name => 'call');
+         select credits.create_meter('tokens', 'metered', value_property => 'n');
          select credits.create_recurring_grant('acme', 'monthly', 10, '1 month');
          select credits.create_contract('acme', 'deal', 30, '2026-01-01 00:00+00', '2026-07-01 00:00+00', installments => 3);
          select * from credits.hold_credits('acme', 15, '1 hour', idempotency_key => 'held')",
@@ -466,7 +532,8 @@ fn problems_of(session: &mut Session, grant_id: &str, function: &str, arguments:
             }
             let codes = ["invalid_argument", "out_of_range", "not_found"];
             let is_refused = refusal.is_some_and(|symbol| codes.contains(&symbol.as_str()));
-            if *fate == Refused && !is_refused && !NEED_PG_CRON.contains(&function) {
+            let is_empty_batch = *value == "'[]'" && function.ends_with("_batch");
+            if *fate == Refused && !is_refused && !is_empty_batch && !NEED_PG_CRON.contains(&function) {
                 problems.push(format!("{case}: is out of the limits, answered with {answer:?}"));
             }
         }

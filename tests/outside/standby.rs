@@ -2,10 +2,12 @@
 
 use pgrx_tests::{Cluster, Session, assert_ledger_is_sound};
 
+use crate::inbox::METERS;
+
 const BALANCE: &str = "select wallet, balance, held, scheduled, debt, next_expiry_at, next_expiry_credits \
                        from credits.balance('acme')";
 
-const VIEWS: [&str; 11] = [
+const VIEWS: [&str; 17] = [
     "wallets",
     "grants",
     "ledger",
@@ -17,6 +19,12 @@ const VIEWS: [&str; 11] = [
     "holds",
     "invoice_lines",
     "job_health",
+    "meters",
+    "meter_pricing",
+    "meter_usage",
+    "usage_daily",
+    "usage_events",
+    "usage_inbox",
 ];
 
 /// January 1st: 100 credits until the 10th, 50 for ever, 30 from February 1st; 20 are used on the 2nd. Nothing is settled after.
@@ -138,6 +146,78 @@ fn a_standby_knows_of_renewals_instalments_and_lapses_that_nobody_has_written() 
     on_primary.exec("select * from credits.run_maintenance()");
     assert_eq!(reads.map(|sql| on_primary.lines(sql)), answers);
     assert_ledger_is_sound(&mut on_primary);
+}
+
+#[test]
+fn a_standby_prices_events_and_says_what_may_be_used() {
+    let primary = Cluster::start("primary", &[]);
+    let mut on_primary = primary.new_database("books");
+    write_history(&mut on_primary);
+    on_primary.exec(METERS);
+    on_primary.exec(
+        "select credits.set_meter_pricing('calls', '{\"model\": \"per_unit\", \"credits\": 4}', '2026-01-20 00:00+00', 'acme');
+         select * from credits.record_usage('acme', 'generate', '{\"tokens\": 8}', 'event-1');
+         insert into credits.usage_inbox (customer_id, event_id, event_name) values ('acme', 'waits', 'call')",
+    );
+    let standby = primary.standby("standby");
+    let mut session = standby.session("books");
+    let reads = [
+        "select * from credits.check_entitlement('acme')",
+        "select * from credits.check_entitlement('acme', 75)",
+        "select * from credits.check_entitlement('acme', event_name => 'call')",
+        "select * from credits.check_entitlement('acme', event_name => 'generate', properties => '{\"tokens\": 30}')",
+        "select * from credits.check_entitlement('nobody', event_name => 'call')",
+        "select * from credits.price_usage('generate', '{\"tokens\": 5}', 'acme')",
+        "select * from credits.price_usage('generate', '{\"tokens\": 5}')",
+        "select * from credits.price_usage('call', customer_id => 'acme', at => '2026-01-19 00:00+00')",
+    ];
+    // 100 less 20 and 16 until the 10th, and 50.
+    session.set_clock("2026-01-05 00:00+00");
+    let january = [
+        "t|||114|f",
+        "t||75|114|f",
+        "t||1|114|f",
+        "t||32|114|f",
+        "f|not_found|1|0|f",
+        "tokens|credits|5|7",
+        "tokens|credits|5|10",
+        "calls|credits|1|1",
+    ];
+    assert_eq!(reads.map(|sql| session.lines(sql).concat()), january);
+    // The 50 are left, calls cost more, and of tokens 8 were counted in this month.
+    session.set_clock("2026-01-25 00:00+00");
+    assert_eq!(
+        reads.map(|sql| session.lines(sql).concat())[..4],
+        ["t|||50|f", "f|insufficient_credits|75|50|f", "t||4|50|f", "t||32|50|f"]
+    );
+    // 30 more came on February 1st, in which month nothing was counted.
+    session.set_clock("2026-02-02 00:00+00");
+    let answers = reads.map(|sql| session.lines(sql).concat());
+    assert_eq!(answers[..6], ["t|||80|f", "t||75|80|f", "t||4|80|f", "t||40|80|f", "f|not_found|1|0|f", "tokens|credits|5|10"]);
+    for refused in [
+        "select * from credits.record_usage('acme', 'call')",
+        "select * from credits.record_usage_batch('[{\"customer_id\": \"acme\", \"event_name\": \"call\"}]')",
+        "select * from credits.deduct_usage_batch('[{\"customer_id\": \"acme\", \"amount\": 1}]')",
+        "select * from credits.process_inbox()",
+        "select credits.retry_inbox()",
+        "insert into credits.usage_events (customer_id, event_name) values ('acme', 'call')",
+        "insert into credits.usage_inbox (customer_id, event_name) values ('acme', 'call')",
+        "select credits.set_meter_pricing('calls', '{\"model\": \"per_unit\", \"credits\": 4}')",
+        "select credits.create_meter('more', 'call', 'count')",
+    ] {
+        assert_eq!(session.error(refused).sqlstate, "25006", "{refused}");
+    }
+    for view in VIEWS {
+        session.exec(&format!("select * from credits.{view}"));
+    }
+    assert_ledger_is_sound(&mut session);
+    // A price list that is set later is seen there as soon as it has arrived, in the same session.
+    on_primary.exec("select credits.set_meter_pricing('tokens', '{\"model\": \"per_unit\", \"credits\": 9}')");
+    standby.wait_for(&primary);
+    assert_eq!(session.lines(reads[5]), ["tokens|credits|5|45"]);
+    // What the standby says is what the primary says.
+    on_primary.set_clock("2026-02-02 00:00+00");
+    assert_eq!(reads.map(|sql| on_primary.lines(sql)), reads.map(|sql| session.lines(sql)));
 }
 
 #[test]

@@ -98,11 +98,7 @@ impl Book<'_> {
         if let Some(lines) = self.held_lines.get(id) {
             return lines.clone();
         }
-        let made_now = self.transactions.iter().position(|transaction| transaction.id == *id);
-        let recorded = match made_now {
-            Some(transaction) => Some(self.record(transaction)),
-            None => self.reader.transaction(id),
-        };
+        let recorded = self.recorded(id);
         let mut lines = recorded.map(|recorded| recorded.lines).unwrap_or_default();
         lines.retain(|line| line.kind == Kind::Hold);
         self.held_lines.insert(id.clone(), lines.clone());
@@ -139,8 +135,7 @@ impl Book<'_> {
 
     /// What was given back of a hold that has ended, now or before.
     pub fn given_back(&self, hold: &TransactionId) -> Amount {
-        let now = self.transactions.iter().enumerate().filter(|(_, transaction)| transaction.refers_to.as_ref() == Some(hold));
-        let now: Amount = now.map(|(index, _)| self.record(index).sum(|kind| kind == Kind::HoldReleased)).sum();
-        now + self.referring(hold, |kind| kind == Kind::HoldReleased)
+        let entries = self.referring(hold).into_iter().filter(|entry| entry.kind == Kind::HoldReleased);
+        entries.map(|entry| entry.credits).sum()
     }
 }

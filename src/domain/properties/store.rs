@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use uuid::Uuid;
 
@@ -12,10 +13,12 @@ use crate::domain::amount::Amount;
 use crate::domain::book::Book;
 use crate::domain::chart::Kind;
 use crate::domain::contract::Contract;
-use crate::domain::entry::{Line, Movement, Recorded, Repayment};
+use crate::domain::entry::{Line, Movement, Recorded, Referring, Repayment};
 use crate::domain::grant::{Grant, GrantStatus, Origin, SpendingOrder};
 use crate::domain::hold::Hold;
 use crate::domain::invoice::TrueUp;
+use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
+use crate::domain::metering::Metered;
 use crate::domain::names::{ContractCode, CustomerId, EventName, RecurringCode, TransactionId, WalletCode};
 use crate::domain::reader::{Ids, Reader};
 use crate::domain::recurring::RecurringGrant;
@@ -40,6 +43,7 @@ pub struct StoredEntry {
     pub event_name: Option<EventName>,
     pub usage_at: Option<Timestamp>,
     pub refers_to: Option<TransactionId>,
+    pub metered: Option<Rc<Metered>>,
     pub movement: Movement,
     pub balance_after: Amount,
 }
@@ -67,6 +71,8 @@ pub struct Store {
     pub contracts: BTreeMap<ContractCode, Contract>,
     pub holds: BTreeMap<TransactionId, Hold>,
     pub true_ups: Vec<TrueUp>,
+    pub meter_periods: BTreeMap<PeriodKey, MeterPeriod>,
+    pub meter_values: BTreeMap<ValueKey, MeterValue>,
     pub next_due_at: Timestamp,
     ids: CountingIds,
 }
@@ -81,6 +87,8 @@ impl Store {
             contracts: BTreeMap::new(),
             holds: BTreeMap::new(),
             true_ups: Vec::new(),
+            meter_periods: BTreeMap::new(),
+            meter_values: BTreeMap::new(),
             next_due_at: Timestamp::NEVER,
             ids: CountingIds::default(),
         }
@@ -148,6 +156,8 @@ impl Store {
         put(&mut self.recurring, changes.recurring);
         put(&mut self.contracts, changes.contracts);
         put(&mut self.holds, changes.holds);
+        put(&mut self.meter_periods, changes.meter_periods);
+        put(&mut self.meter_values, changes.meter_values);
         self.true_ups.extend(changes.true_ups);
         self.next_due_at = next_due_at;
         let due_at = self.due_at(|_| true);
@@ -212,6 +222,8 @@ struct Changes {
     recurring: Vec<(RecurringCode, RecurringGrant)>,
     contracts: Vec<(ContractCode, Contract)>,
     holds: Vec<(TransactionId, Hold)>,
+    meter_periods: Vec<(PeriodKey, MeterPeriod)>,
+    meter_values: Vec<(ValueKey, MeterValue)>,
     true_ups: Vec<TrueUp>,
 }
 
@@ -232,7 +244,8 @@ impl Changes {
                 requested: transaction.requested,
                 event_name: transaction.event_name.clone(),
                 usage_at: transaction.usage_at,
-                refers_to: transaction.refers_to.clone(),
+                refers_to: entry.movement.refers_to.as_ref().or(transaction.refers_to.as_ref()).cloned(),
+                metered: transaction.metered.clone().filter(|_| entry.line == 1),
                 movement: entry.movement.clone(),
                 balance_after: entry.balance_after,
             }
@@ -244,6 +257,8 @@ impl Changes {
             recurring: wanted(&book.recurring, |recurring| recurring.code.clone()),
             contracts: wanted(&book.contracts, |contract| contract.code.clone()),
             holds: wanted(&book.holds, |hold| hold.id.clone()),
+            meter_periods: wanted(&book.meter_periods, |period| period.key.clone()),
+            meter_values: wanted(&book.meter_values, |value| value.key.clone()),
             true_ups: book.true_ups.clone(),
         }
     }
@@ -322,13 +337,32 @@ impl Reader for Session<'_> {
             fingerprint: first.fingerprint,
             requested: first.requested,
             event_name: first.event_name.clone(),
+            metered: first.metered.clone(),
             lines: entries.iter().map(|entry| Line::of(self.book_index(entry.wallet), entry.seq, &entry.movement)).collect(),
         })
     }
 
-    fn referring(&self, id: &TransactionId) -> Vec<(Kind, Amount)> {
+    fn referring(&self, id: &TransactionId) -> Vec<Referring> {
         let entries = self.store.entries.iter().filter(|entry| entry.refers_to.as_ref() == Some(id));
-        entries.map(|entry| (entry.movement.kind, entry.movement.credits)).collect()
+        let referring = entries.map(|entry| Referring {
+            kind: entry.movement.kind,
+            credits: entry.movement.credits,
+            takes_out: matches!(entry.metered.as_deref(), Some(Metered::TakenOut(_))),
+        });
+        referring.collect()
+    }
+
+    fn meter_period(&self, key: &PeriodKey) -> Option<MeterPeriod> {
+        self.store.meter_periods.get(key).cloned()
+    }
+
+    fn meter_value(&self, key: &ValueKey) -> Option<MeterValue> {
+        self.store.meter_values.get(key).cloned()
+    }
+
+    fn last_value(&self, period: &PeriodKey, without: &ValueKey) -> Option<MeterValue> {
+        let of_period = self.store.meter_values.values().filter(|value| value.key.period == *period);
+        of_period.filter(|value| value.events > 0 && value.key != *without).next_back().cloned()
     }
 
     fn next_due_after(&self, after: Timestamp) -> Timestamp {

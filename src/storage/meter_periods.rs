@@ -1,0 +1,256 @@
+//! What meters counted: periods with their aggregates, and the values behind those that need them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::codec::{Codec, Place, array, text, texts};
+use super::columns::Columns;
+use super::statement::{Access, Parameter, Row, statements};
+use crate::domain::book::Book;
+use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
+use crate::domain::names::{CustomerId, MeterCode, TransactionId};
+
+macro_rules! period_columns {
+    () => {
+        "p.aggregate, p.events, p.arrivals, p.latest_at, p.paid, p.paid_by, p.paid_left"
+    };
+}
+
+statements! {
+    /// Periods of many customers: primary key, one row each.
+    PERIODS(TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID) = concat!("
+        select p.customer_id, p.meter, p.period_start, p.rate, ", period_columns!(), ", p.ctid
+        from (
+            select unnest($1) as customer_id, unnest($2) as meter, unnest($3) as period_start, unnest($4) as rate
+        ) k
+        join credits_data.meter_periods p
+            on p.customer_id = k.customer_id
+           and p.meter = k.meter
+           and p.period_start = k.period_start
+           and p.rate = k.rate");
+
+    /// Values of many customers: primary key, one row each.
+    VALUES(TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT8ARRAYOID) = "
+        select v.customer_id, v.meter, v.period_start, v.rate, v.value, v.rank, v.arrival, v.number, v.events
+        from (
+            select unnest($1) as customer_id, unnest($2) as meter, unnest($3) as period_start, unnest($4) as rate,
+                   unnest($5) as value, unnest($6) as rank, unnest($7) as arrival
+        ) k
+        join credits_data.meter_values v
+            on v.customer_id = k.customer_id
+           and v.meter = k.meter
+           and v.period_start = k.period_start
+           and v.rate = k.rate
+           and v.value = k.value
+           and v.rank = k.rank
+           and v.arrival = k.arrival";
+
+    /// The last value of a period that an event has, but for one. Index scan backward on the primary key.
+    LAST_VALUE(TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, NUMERICOID, INT8OID) = "
+        select v.customer_id, v.meter, v.period_start, v.rate, v.value, v.rank, v.arrival, v.number, v.events
+        from credits_data.meter_values v
+        where v.customer_id = $1
+          and v.meter = $2
+          and v.period_start = $3
+          and v.rate = $4
+          and v.events > 0
+          and (v.value, v.rank, v.arrival) <> ($5, $6, $7)
+        order by v.value desc, v.rank desc, v.arrival desc
+        limit 1";
+
+    CREATE_PERIODS(
+        TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID,
+        NUMERICARRAYOID, TEXTARRAYOID, NUMERICARRAYOID
+    ) = "
+        insert into credits_data.meter_periods (
+            customer_id, meter, period_start, rate, aggregate, events, arrivals, latest_at, paid, paid_by, paid_left
+        )
+        select unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9), unnest($10),
+               unnest($11)";
+
+    /// What changed of many periods: where their rows were when they were read, under the customers' locks. Tid scan, one row each.
+    STORE_PERIODS(
+        TIDARRAYOID, NUMERICARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, NUMERICARRAYOID, TEXTARRAYOID, NUMERICARRAYOID
+    ) = "
+        update credits_data.meter_periods p
+        set aggregate = n.aggregate,
+            events = n.events,
+            arrivals = n.arrivals,
+            latest_at = n.latest_at,
+            paid = n.paid,
+            paid_by = n.paid_by,
+            paid_left = n.paid_left
+        from (
+            select unnest($1) as place, unnest($2) as aggregate, unnest($3) as events, unnest($4) as arrivals,
+                   unnest($5) as latest_at, unnest($6) as paid, unnest($7) as paid_by, unnest($8) as paid_left
+        ) n
+        where p.ctid = n.place";
+
+    STORE_VALUES(
+        TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT8ARRAYOID, NUMERICARRAYOID,
+        INT8ARRAYOID
+    ) = "
+        insert into credits_data.meter_values as v (
+            customer_id, meter, period_start, rate, value, rank, arrival, number, events
+        )
+        select unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9)
+        on conflict (customer_id, meter, period_start, rate, value, rank, arrival) do update
+        set events = excluded.events";
+}
+
+/// A key of one customer among many.
+pub type Of<'a, K> = (&'a CustomerId, &'a K);
+
+fn period_key(row: &mut Row<'_>) -> PeriodKey {
+    PeriodKey { meter: MeterCode::stored(row.take()), starts_at: row.take(), rate: row.take() }
+}
+
+fn period(row: &mut Row<'_>) -> MeterPeriod {
+    MeterPeriod {
+        key: period_key(row),
+        aggregate: row.take(),
+        events: row.take(),
+        arrivals: row.take(),
+        latest_at: row.optional(),
+        paid: row.take(),
+        paid_by: row.optional().map(TransactionId::stored),
+        paid_left: row.optional(),
+    }
+}
+
+fn value(row: &mut Row<'_>) -> MeterValue {
+    let key = ValueKey { period: period_key(row), value: row.take(), rank: row.take(), arrival: row.take() };
+    MeterValue { key, number: row.take(), events: row.take() }
+}
+
+fn period_parameters<'a>(keys: impl Iterator<Item = Of<'a, PeriodKey>> + Clone) -> [Parameter; 4] {
+    [
+        Some(texts(keys.clone().map(|(customer_id, _)| Some(customer_id.as_str())))),
+        Some(texts(keys.clone().map(|(_, key)| Some(key.meter.as_str())))),
+        Some(array(keys.clone().map(|(_, key)| Some(key.starts_at)))),
+        Some(texts(keys.map(|(_, key)| Some(key.rate.as_str())))),
+    ]
+}
+
+/// A period as stored, and where.
+#[derive(Debug, Clone)]
+pub struct StoredPeriod {
+    pub period: MeterPeriod,
+    pub place: Place,
+}
+
+/// Where the periods of a customer that were read are stored.
+pub type Places = RefCell<HashMap<PeriodKey, Place>>;
+
+/// The stored periods of these keys.
+pub fn periods(access: Access, keys: &[Of<'_, PeriodKey>]) -> HashMap<CustomerId, Vec<StoredPeriod>> {
+    let rows = PERIODS.with(|statement| statement.run(access, &period_parameters(keys.iter().copied())));
+    let read = |mut row: Row<'_>| {
+        let customer_id = CustomerId::stored(row.take());
+        (customer_id, StoredPeriod { period: period(&mut row), place: row.take() })
+    };
+    by_customer(rows.iter().map(read))
+}
+
+/// The stored values of these keys.
+pub fn values(access: Access, keys: &[Of<'_, ValueKey>]) -> HashMap<CustomerId, Vec<MeterValue>> {
+    let [customers, meters, starts, rates] = period_parameters(keys.iter().map(|(customer_id, key)| (*customer_id, &key.period)));
+    let parameters = [
+        customers,
+        meters,
+        starts,
+        rates,
+        Some(texts(keys.iter().map(|(_, key)| Some(key.value.as_str())))),
+        Some(array(keys.iter().map(|(_, key)| Some(key.rank)))),
+        Some(array(keys.iter().map(|(_, key)| Some(key.arrival)))),
+    ];
+    let rows = VALUES.with(|statement| statement.run(access, &parameters));
+    by_customer(rows.iter().map(|mut row| (CustomerId::stored(row.take()), value(&mut row))))
+}
+
+fn by_customer<T>(rows: impl Iterator<Item = (CustomerId, T)>) -> HashMap<CustomerId, Vec<T>> {
+    let mut sorted: HashMap<CustomerId, Vec<T>> = HashMap::new();
+    for (customer_id, row) in rows {
+        sorted.entry(customer_id).or_default().push(row);
+    }
+    sorted
+}
+
+/// The last value of a period that an event has, but for one.
+pub fn last_value(access: Access, customer_id: &CustomerId, key: &PeriodKey, without: &ValueKey) -> Option<MeterValue> {
+    let parameters = [
+        Some(text(customer_id.as_str())),
+        Some(text(key.meter.as_str())),
+        Some(key.starts_at.encode()),
+        Some(text(&key.rate)),
+        Some(text(&without.value)),
+        Some(without.rank.encode()),
+        Some(without.arrival.encode()),
+    ];
+    let rows = LAST_VALUE.with(|statement| statement.run(access, &parameters));
+    rows.first().map(|mut row| {
+        row.take::<String>();
+        value(&mut row)
+    })
+}
+
+/// Stores the periods and values that some books changed, each row once.
+pub fn store(books: &[&Book<'_>], places: &[&Places]) {
+    let created = Columns::of(books, |book| book.meter_periods.created());
+    if !created.is_empty() {
+        let parameters = [
+            created.customers(),
+            created.texts(|period| Some(period.key.meter.as_str())),
+            created.column(|period| Some(period.key.starts_at)),
+            created.texts(|period| Some(&period.key.rate)),
+            created.column(|period| Some(period.aggregate)),
+            created.column(|period| Some(period.events)),
+            created.column(|period| Some(period.arrivals)),
+            created.column(|period| period.latest_at),
+            created.column(|period| Some(period.paid)),
+            created.texts(|period| period.paid_by.as_ref().map(TransactionId::as_str)),
+            created.column(|period| period.paid_left),
+        ];
+        CREATE_PERIODS.with(|statement| statement.run(Access::Write, &parameters));
+    }
+    update(books, places);
+    let values = Columns::of(books, |book| book.meter_values.created().chain(book.meter_values.changed()));
+    if !values.is_empty() {
+        let parameters = [
+            values.customers(),
+            values.texts(|value| Some(value.key.period.meter.as_str())),
+            values.column(|value| Some(value.key.period.starts_at)),
+            values.texts(|value| Some(&value.key.period.rate)),
+            values.texts(|value| Some(&value.key.value)),
+            values.column(|value| Some(value.key.rank)),
+            values.column(|value| Some(value.key.arrival)),
+            values.column(|value| Some(value.number)),
+            values.column(|value| Some(value.events)),
+        ];
+        STORE_VALUES.with(|statement| statement.run(Access::Write, &parameters));
+    }
+}
+
+fn update(books: &[&Book<'_>], places: &[&Places]) {
+    let changed = Columns::of(books, |book| book.meter_periods.changed());
+    if changed.is_empty() {
+        return;
+    }
+    let placed = books.iter().zip(places).flat_map(|(book, places)| {
+        let places = places.borrow();
+        let of_book: Vec<Option<Place>> = book.meter_periods.changed().map(|period| places.get(&period.key).copied()).collect();
+        of_book
+    });
+    let parameters = [
+        Some(array(placed)),
+        changed.column(|period| Some(period.aggregate)),
+        changed.column(|period| Some(period.events)),
+        changed.column(|period| Some(period.arrivals)),
+        changed.column(|period| period.latest_at),
+        changed.column(|period| Some(period.paid)),
+        changed.texts(|period| period.paid_by.as_ref().map(TransactionId::as_str)),
+        changed.column(|period| period.paid_left),
+    ];
+    let stored = STORE_PERIODS.with(|statement| statement.run(Access::Write, &parameters)).count();
+    assert!(stored == changed.len(), "a period was changed elsewhere in the call that has read it");
+}
