@@ -8,7 +8,7 @@
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 16
 
-demo: ## a private server with the extension, and the guide run in it (TRACE=file.csv also charges a trace)
+demo: ## a private server with the extension, and the guide run in it (TRACE="a.csv b.csv" also charges traces of model calls)
 	@scripts/prerequisites.sh
 	@scripts/build_private.sh
 	@scripts/demo.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures on one private server, interleaved, at equal settings and with asynchronous commit, so that the disk does not hide the
 # code. What counts are the ratios within one run: machines are noisy.
-#   ROUNDS=5 SECONDS_EACH=6 CUSTOMERS=10000 HISTORY=5000000 SUBSCRIBERS=100000 change the size of the measurement.
+#   ROUNDS=5 SECONDS_EACH=6 CUSTOMERS=10000 HISTORY=5000000 SUBSCRIBERS=100000 BATCH_ROUNDS=3 BATCH_CALLS=20 INBOX_SECONDS=60
+#   INBOX_RATE=10000 change the size of the measurement.
 source "$(dirname "$0")/common.sh"
 
 use_private_server
@@ -12,6 +13,10 @@ seconds=${SECONDS_EACH:-6}
 customers=${CUSTOMERS:-10000}
 history=${HISTORY:-5000000}
 subscribers=${SUBSCRIBERS:-100000}
+batch_rounds=${BATCH_ROUNDS:-3}
+batch_calls=${BATCH_CALLS:-20}
+inbox_seconds=${INBOX_SECONDS:-60}
+inbox_rate=${INBOX_RATE:-10000}
 clients=$(nproc)
 results=$RUN_DIR/bench-results.txt
 trap 'stop_cluster "$bench"' EXIT
@@ -71,6 +76,10 @@ for database in plain long; do
     sql -d "$database" -v customers="$customers" -f benches/warm.sql >/dev/null
 done
 
+say "Defining meters, and each customer's first events"
+sql -d plain -v customers="$customers" -f benches/meters.sql >/dev/null
+sql -d plain -f benches/batches.sql >/dev/null
+
 say "Bytes: $((customers * 5)) deductions, each of a new key"
 sizes="select pg_total_relation_size('credits_data.entries'), pg_total_relation_size('credits_data.wallets')
     + pg_total_relation_size('credits_data.grants'), pg_current_wal_insert_lsn() - '0/0'"
@@ -88,11 +97,60 @@ for round in $(seq "$rounds"); do
     measure floor plain "$clients" floor
     measure deduct_usage plain "$clients" deduct
     measure tpcb plain "$clients" tpcb
+    measure record_usage plain "$clients" record
+    measure record_usage_two_meters plain "$clients" record_two_meters
     measure deduct_usage_3_grants plain 1 deduct_one -D customer=few
     measure deduct_usage_100000_grants plain 1 deduct_one -D customer=many
     measure deduct_usage_long_ledger long "$clients" deduct
     measure floor_long_ledger long "$clients" floor
 done
+
+# batch NAME WAY: events a second of one way, kept.
+batch() {
+    local rate
+    rate=$(sql -d plain -c "call bench.run('$2')")
+    [[ -n $rate ]] || die "no result for $1"
+    echo "$1 $rate" >>"$results"
+    printf '    %-28s %10.0f/s\n' "$1" "$rate"
+}
+for round in $(seq "$batch_rounds"); do
+    for spread in "$customers" 1; do
+        say "Batches of 1,000 events, round $round of $batch_rounds: $([[ $spread == 1 ]] && echo one hot customer || echo "$spread customers")"
+        suffix=$([[ $spread == 1 ]] && echo hot || echo spread)
+        for way in deduct inbox; do
+            sql -d plain -c "call bench.prepare($batch_calls, $spread, '$way')"
+            batch "batch_${way}_$suffix" "$way"
+        done
+        sql -d plain -c "call bench.prepare($batch_calls, $spread, 'record')" -c "call bench.copy_ledger()" -c "vacuum analyze" 2>/dev/null
+        batch "batch_record_$suffix" record
+        sql -d plain -c "call bench.take_rows()" 2>/dev/null
+        batch "batch_floor_$suffix" bulk
+    done
+done
+
+# The inbox beside those who fill it: two sessions COPY at a pace, one charges.
+say "The inbox for $inbox_seconds s: COPY from 2 sessions, $inbox_rate events a second in all, process_inbox in one"
+sql -d plain -c "truncate credits.usage_inbox" -c "vacuum analyze"
+fill_inbox() {
+    local second batch_size=$((inbox_rate / 2 / 5)) until=$((SECONDS + inbox_seconds))
+    for ((second = 0; SECONDS < until; second++)); do
+        echo "copy credits.usage_inbox (customer_id, event_id, event_name, properties) from stdin;"
+        awk -v n="$batch_size" -v c="$customers" -v seed="$1$second" 'BEGIN { srand(seed); for (i = 0; i < n; i++)
+            printf "customer-%d\t%s-%d\tcall\t{\"tokens\":%d}\n", 1 + int(rand() * c), seed, i, rand() * 4000 }'
+        echo '\.'
+        sleep 0.2 # the pace of what arrives, not a wait
+    done | sql -d plain
+}
+charge_inbox() {
+    sql -d plain -c "call bench.drain('$((inbox_seconds)) seconds')"
+}
+fill_inbox 1 &
+fillers=($!)
+fill_inbox 2 &
+fillers+=($!)
+IFS='|' read -r inbox_charged inbox_most inbox_oldest < <(charge_inbox)
+wait "${fillers[@]}"
+inbox_left=$(sql -d plain -c "select count(*) from credits.usage_inbox")
 
 say "Filling database due: $subscribers subscriptions that renew at the same instant, half of them with rollover"
 client "$bench" createdb due
@@ -144,6 +202,17 @@ line() { printf '%-46s %10.0f/s   %s\n' "$1" "$(median "$2")" "${3:-}"; }
 line "floor: one update, one insert" floor "1.00"
 line "deduct_usage, $customers customers" deduct_usage "$(ratio deduct_usage floor) of the floor (to reach 0.50), $(ratio deduct_usage tpcb) of TPC-B (to reach 1.4)"
 line "pgbench's TPC-B" tpcb ""
+line "record_usage, an event of one meter" record_usage "costs $(ratio deduct_usage record_usage) times deduct_usage (at most 1.4)"
+line "record_usage, two meters, one with tiers" record_usage_two_meters "costs $(ratio deduct_usage record_usage_two_meters) times deduct_usage"
+for suffix in spread hot; do
+    where=$([[ $suffix == hot ]] && echo "one hot customer" || echo "$customers customers")
+    target=$([[ $suffix == hot ]] && echo 0.40 || echo 0.20)
+    line "bulk insert of the rows, $where" "batch_floor_$suffix" "1.00"
+    line "deduct_usage_batch, $where" "batch_deduct_$suffix" "$(ratio "batch_deduct_$suffix" "batch_floor_$suffix") of it (to reach $target)"
+    line "record_usage_batch, $where" "batch_record_$suffix" "$(ratio "batch_record_$suffix" "batch_floor_$suffix") of it (to reach $target)"
+    line "process_inbox, $where" "batch_inbox_$suffix" "$(ratio "batch_inbox_$suffix" "batch_floor_$suffix") of it (to reach $target)"
+done
+echo "inbox beside COPY from 2 sessions: $((inbox_charged / inbox_seconds)) events/s charged for $inbox_seconds s, at most $inbox_most waiting, the oldest $inbox_oldest s; $inbox_left left at the end"
 line "one session, customer with 3 grants" deduct_usage_3_grants ""
 line "one session, customer with 100,000 grants" deduct_usage_100000_grants "costs $(ratio deduct_usage_3_grants deduct_usage_100000_grants) times 3 grants (at most 1.3)"
 line "deduct_usage, ledger of $history entries" deduct_usage_long_ledger "costs $(ratio deduct_usage deduct_usage_long_ledger) times a short one (at most 1.3)"

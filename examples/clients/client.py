@@ -4,12 +4,14 @@ Connects as libpq says (PGHOST, PGDATABASE, PGUSER, ... or a URL as first argume
 It makes a customer of its own and can be run again.
 """
 
+import json
 import sys
 import uuid
 from decimal import Decimal
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 RETRIES_MAX = 5
 
@@ -31,6 +33,27 @@ def charge(connection, customer_id, credits, key, **options):
         except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
             if attempt == RETRIES_MAX:
                 raise
+
+
+def define_meter(connection):
+    """Once, by whoever sets the prices (level admin): 2 credits for 1,000 tokens."""
+    connection.execute(
+        """
+        select credits.create_meter('python-tokens', 'python.answer', 'sum', 'tokens', pricing => %s)
+        where not exists (select from credits.meters where meter = 'python-tokens')
+        """,
+        [Jsonb({"model": "per_unit", "credits": "0.002"})],
+    )
+
+
+def put_into_inbox(connection, events):
+    """Events to be charged later, by credits.process_inbox. Each event_id is charged once, so this can be repeated."""
+    with (
+        connection.cursor() as cursor,
+        cursor.copy("copy credits.usage_inbox (customer_id, event_id, event_name, properties) from stdin") as copy,
+    ):
+        for event in events:
+            copy.write_row([event["customer_id"], event["event_id"], event["event_name"], json.dumps(event["properties"])])
 
 
 def main():
@@ -58,6 +81,20 @@ def main():
 
         asked = charge(connection, customer, Decimal("1000"), "call-2", on_insufficient="report")
         print("asked: ", asked["status"], "left", asked["balance"])
+
+        # Many events at once: into the inbox, again if need be, and charged by maintenance, or now.
+        define_meter(connection)
+        events = [
+            {"customer_id": customer, "event_id": f"answer-{number}", "event_name": "python.answer", "properties": {"tokens": 50}}
+            for number in range(1, 101)
+        ]
+        put_into_inbox(connection, events)
+        put_into_inbox(connection, events)
+        connection.execute("select * from credits.process_inbox()")
+        answers = connection.execute(
+            "select events, deducted from credits.usage_daily where customer_id = %s and event_name = 'python.answer'", [customer]
+        ).fetchone()
+        print("inbox: ", answers["events"], "events charged,", answers["deducted"], "credits")
 
 
 if __name__ == "__main__":

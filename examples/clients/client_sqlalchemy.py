@@ -9,15 +9,46 @@ import sys
 import uuid
 from decimal import Decimal
 
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import FetchedValue, create_engine, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class UsageEvent(Base):
+    """A metered event. Adding one charges it; the last four columns are the result, from RETURNING."""
+
+    __tablename__ = "usage_events"
+    __table_args__ = {"schema": "credits"}
+    __mapper_args__ = {"eager_defaults": True}
+
+    customer_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    event_name: Mapped[str]
+    properties: Mapped[dict] = mapped_column(JSONB)
+    status: Mapped[str] = mapped_column(server_default=FetchedValue())
+    deducted: Mapped[Decimal] = mapped_column(server_default=FetchedValue())
+    balance: Mapped[Decimal] = mapped_column(server_default=FetchedValue())
+    replayed: Mapped[bool] = mapped_column(server_default=FetchedValue())
 
 
 def deduct_usage(customer_id, credits, key):
     """The call as a selectable. Its arguments are positional: customer_id, amount, idempotency_key."""
     row = func.credits.deduct_usage(customer_id, credits, key).table_valued("status", "deducted", "balance", "replayed")
     return select(row)
+
+
+def define_meter(session):
+    """Once, by whoever sets the prices (level admin): 2 credits for 1,000 tokens."""
+    define = """
+        select credits.create_meter('sqlalchemy-tokens', 'sqlalchemy.answer', 'sum', 'tokens', pricing => cast(:pricing as jsonb))
+        where not exists (select from credits.meters where meter = 'sqlalchemy-tokens')
+    """
+    session.execute(text(define), {"pricing": '{"model": "per_unit", "credits": "0.002"}'})
 
 
 def main():
@@ -42,6 +73,17 @@ def main():
         except IntegrityError as error:  # SQLSTATE class 23; what exactly, DETAIL says
             session.rollback()
             print("refused:", error.orig.diag.message_detail)
+        # A metered event is an object like any other; it is charged with the rest of the transaction.
+        define_meter(session)
+        event = UsageEvent(
+            customer_id=customer, event_id="answer-3", event_name="sqlalchemy.answer", properties={"tokens": 1500}
+        )
+        session.add(event)
+        session.execute(text("insert into answers values ('call-3', 'metered')"))
+        session.flush()
+        print("metered:", event.status, event.deducted, "left", event.balance, "replayed", event.replayed)
+        session.commit()
+
         print("answers:", session.execute(text("select string_agg(id, ', ') from answers")).scalar_one())
 
 
