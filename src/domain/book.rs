@@ -457,18 +457,33 @@ impl<'a> Book<'a> {
         fingerprint: Fingerprint,
         execute: impl FnOnce(&mut Self, usize) -> Result<()>,
     ) -> Result<Answer> {
-        if let Some(key) = key
-            && let Some(recorded) = self.recorded(key)
+        let presumed_new = key.filter(|key| self.made_now(key).is_none() && self.reader.presumes_new(key));
+        if presumed_new.is_none()
+            && let Some(recorded) = key.and_then(|key| self.recorded(key))
         {
-            if recorded.fingerprint != fingerprint {
-                return Err(self.key_reused(&recorded));
-            }
-            return Ok(Answer { recorded, replayed: true });
+            return self.replay(recorded, fingerprint);
         }
         let transaction = self.begin(key, fingerprint, self.now);
-        execute(self, transaction)?;
+        let executed = match presumed_new {
+            None => execute(self, transaction),
+            Some(_) => self.attempt(|book| execute(book, transaction)),
+        };
+        // What leaves no entry is not refused by the ledger: the key may be used all the same, and then the record answers.
+        if (executed.is_err() || self.transactions[transaction].lines == 0)
+            && let Some(recorded) = presumed_new.and_then(|key| self.reader.transaction(key))
+        {
+            return self.replay(recorded, fingerprint);
+        }
+        executed?;
         self.close(transaction)?;
         Ok(Answer { recorded: self.record(transaction), replayed: false })
+    }
+
+    fn replay(&self, recorded: Recorded, fingerprint: Fingerprint) -> Result<Answer> {
+        if recorded.fingerprint != fingerprint {
+            return Err(self.key_reused(&recorded));
+        }
+        Ok(Answer { recorded, replayed: true })
     }
 
     fn key_reused(&self, recorded: &Recorded) -> Error {
@@ -494,11 +509,14 @@ impl<'a> Book<'a> {
 
     /// The transaction recorded under this id, by this call or before.
     pub fn recorded(&self, id: &TransactionId) -> Option<Recorded> {
-        let made_now = self.transactions_by_id.get(id).filter(|transaction| self.transactions[**transaction].lines > 0);
-        match made_now {
-            Some(transaction) => Some(self.record(*transaction)),
+        match self.made_now(id) {
+            Some(transaction) => Some(self.record(transaction)),
             None => self.reader.transaction(id),
         }
+    }
+
+    fn made_now(&self, id: &TransactionId) -> Option<usize> {
+        self.transactions_by_id.get(id).copied().filter(|transaction| self.transactions[*transaction].lines > 0)
     }
 
     /// The entries that refer to a transaction, of this call and before.

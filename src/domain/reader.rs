@@ -27,6 +27,10 @@ pub trait Reader {
     fn by_id(&self, id: Uuid) -> Option<Grant>;
     /// The transaction recorded under an id, which may be an idempotency key.
     fn transaction(&self, id: &TransactionId) -> Option<Recorded>;
+    /// Whether an id is presumed to be new, and the ledger refuses what is recorded under it again: then nobody has to look before.
+    fn presumes_new(&self, _id: &TransactionId) -> bool {
+        false
+    }
     /// The stored entries of transactions that refer to one: its refunds, or the ends of a hold.
     fn referring(&self, id: &TransactionId) -> Vec<Referring>;
     /// The stored repayments of a wallet's debt that were not given back in full, the last first.

@@ -1,10 +1,11 @@
 //! A customer's book: loading it, reading for it, storing what a call changed.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::attempt;
 use super::grants::{self, Grants, StoredGrant};
 use super::ids::RandomIds;
 use super::ledger::StoredLine;
@@ -103,6 +104,8 @@ impl Wanted {
 #[derive(Default)]
 struct Ahead {
     wanted: Wanted,
+    /// Whether the transactions wanted were looked for.
+    looks: bool,
     transactions: HashMap<TransactionId, Vec<StoredLine>>,
     periods: Vec<StoredPeriod>,
     values: Vec<MeterValue>,
@@ -111,8 +114,8 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Of many customers, in one statement a table.
-    fn read(access: Access, customers: Vec<(&CustomerId, &[StoredWallet], Wanted)>) -> HashMap<CustomerId, Ahead> {
+    /// Of many customers, in one statement a table; transactions only if `looks`.
+    fn read(access: Access, customers: Vec<(&CustomerId, &[StoredWallet], Wanted)>, looks: bool) -> HashMap<CustomerId, Ahead> {
         // Where a grant rides, the wallet's row says enough of it.
         let wallets: Vec<_> = customers
             .iter()
@@ -129,8 +132,8 @@ impl Ahead {
                 .flat_map(|(customer_id, _, wanted)| of(wanted).into_iter().map(move |key| (*customer_id, key)))
                 .collect()
         }
-        let lines =
-            read_some(keys(&customers, |wanted| wanted.transactions.iter().collect()), |keys| ledger::transactions(access, keys));
+        let looked_for = keys(&customers, |wanted| if looks { wanted.transactions.iter().collect() } else { Vec::new() });
+        let lines = read_some(looked_for, |keys| ledger::transactions(access, keys));
         let mut periods =
             read_some(keys(&customers, |wanted| wanted.periods.iter().collect()), |keys| meter_periods::periods(access, keys));
         let mut values =
@@ -142,7 +145,7 @@ impl Ahead {
             let live_first = riding.collect();
             let periods = periods.remove(customer_id).unwrap_or_default();
             let values = values.remove(customer_id).unwrap_or_default();
-            ahead.insert(customer_id.clone(), Ahead { wanted, periods, values, live_first, ..Ahead::default() });
+            ahead.insert(customer_id.clone(), Ahead { wanted, looks, periods, values, live_first, ..Ahead::default() });
         }
         for (customer_id, id, line) in lines {
             if let Some(ahead) = ahead.get_mut(&customer_id) {
@@ -224,7 +227,7 @@ impl Reader for Stored<'_> {
     }
 
     fn transaction(&self, id: &TransactionId) -> Option<Recorded> {
-        let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.wanted.transactions.contains(id)) else {
+        let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.looks && ahead.wanted.transactions.contains(id)) else {
             return ledger::transaction(&self.grants, id);
         };
         let mut recorded = None;
@@ -232,6 +235,10 @@ impl Reader for Stored<'_> {
             line.clone().add_to(&mut recorded, id, &self.grants);
         }
         recorded
+    }
+
+    fn presumes_new(&self, id: &TransactionId) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.looks && ahead.wanted.transactions.contains(id))
     }
 
     fn referring(&self, id: &TransactionId) -> Vec<Referring> {
@@ -400,10 +407,49 @@ pub fn each_settled(
     }
 }
 
-/// Returns the customers of whom more is due.
+thread_local! {
+    /// How many of the next chunks look for used keys first: where one was used, more may be.
+    static LOOKS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// After a chunk with a used key, so many look first.
+const LOOKS_AFTER_USED_KEY: u32 = 20;
+
+/// Works on a chunk and returns the customers of whom more is due.
+///
+/// Used keys are rare, and to look for each costs a fifth of a batch. So keys are presumed to be new, in a subtransaction: if the
+/// ledger refuses an entry, one was used, and everything is done again after looking. A refusal, which leaves no entry, looks for
+/// itself ([`Reader::presumes_new`]).
 fn chunk_settled(
-    mut customers: Vec<Locked>,
+    customers: Vec<Locked>,
     wanted: &mut dyn FnMut(&Locked) -> Option<Wanted>,
+    work: &mut dyn FnMut(&mut Book<'_>, bool),
+    failed: &mut dyn FnMut(&CustomerId, Error),
+) -> Vec<Locked> {
+    let mut want = || customers.iter().map(&mut *wanted).collect::<Vec<Option<Wanted>>>();
+    let wants = want();
+    let has_keys = wants.iter().flatten().any(|wanted| !wanted.transactions.is_empty());
+    let looks = LOOKS.get();
+    if !has_keys || looks > 0 {
+        LOOKS.set(looks.saturating_sub(u32::from(has_keys)));
+        return chunk_worked(customers, wants, true, work, failed);
+    }
+    let presumed = attempt::unless_duplicate(|| chunk_worked(customers.clone(), wants, false, work, failed));
+    match presumed {
+        Some(unfinished) => unfinished,
+        None => {
+            LOOKS.set(LOOKS_AFTER_USED_KEY);
+            let wants = want();
+            chunk_worked(customers, wants, true, work, failed)
+        }
+    }
+}
+
+/// Reads, works on and writes a chunk; keys are looked for if `looks`, else presumed to be new.
+fn chunk_worked(
+    mut customers: Vec<Locked>,
+    wants: Vec<Option<Wanted>>,
+    looks: bool,
     work: &mut dyn FnMut(&mut Book<'_>, bool),
     failed: &mut dyn FnMut(&CustomerId, Error),
 ) -> Vec<Locked> {
@@ -420,9 +466,9 @@ fn chunk_settled(
         .iter_mut()
         .map(|locked| locked.wallets.take().or_else(|| loaded.remove(&locked.customer_id)).unwrap_or_default())
         .collect();
-    let asked = customers.iter().zip(&before);
-    let asked = asked.filter_map(|(locked, before)| Some((&locked.customer_id, before.as_slice(), wanted(locked)?)));
-    let mut ahead = Ahead::read(Access::Write, asked.collect());
+    let asked = customers.iter().zip(&before).zip(wants);
+    let asked = asked.filter_map(|((locked, before), wanted)| Some((&locked.customer_id, before.as_slice(), wanted?)));
+    let mut ahead = Ahead::read(Access::Write, asked.collect(), looks);
     let stored = customers.iter().zip(&before).map(|(locked, before)| Stored {
         grants: Grants::of(&locked.customer_id, Access::Write, before),
         due: due.remove(&locked.customer_id).map(RefCell::new),

@@ -1,5 +1,6 @@
 //! The only place with SQL text. Every statement is prepared once in a session and kept.
 
+mod attempt;
 pub mod books;
 pub mod clock;
 pub mod codec;

@@ -153,3 +153,28 @@ fn an_event_that_waits_is_tried_again_when_a_refund_makes_room_for_overage() {
     assert_eq!(session.lines("select * from credits.process_inbox()"), ["1|0|5|f"]);
     assert_ledger_is_sound(&mut session);
 }
+
+#[test]
+fn in_a_batch_a_used_key_replays_in_a_wallet_that_would_refuse_it_now() {
+    let mut session = new_books("a_used_key_replays_in_a_batch");
+    grant(&mut session, "bought", "5", "");
+    session.exec("select credits.create_meter('m', 'call', 'count', pricing => '{\"model\":\"per_unit\",\"credits\":5}')");
+    let batch = "select line, status, deducted, replayed, split_part(error, ':', 1) from credits.record_usage_batch(
+             '[{\"customer_id\": \"acme\", \"event_name\": \"call\", \"event_id\": \"first\"},
+               {\"customer_id\": \"acme\", \"event_name\": \"call\", \"event_id\": \"second\"},
+               {\"customer_id\": \"acme\", \"event_name\": \"call\", \"event_id\": \"third\", \"on_insufficient\": \"report\"}]')";
+    let second = ["2|failed|0|f|insufficient_credits", "3|insufficient|0|f|"];
+    assert_eq!(session.lines(batch), [&["1|charged|5|f|"], &second[..]].concat());
+    assert_eq!(session.lines(batch), [&["1|charged|5|t|"], &second[..]].concat(), "it is empty now");
+    session.exec("select credits.set_wallet_status('acme', 'default', 'frozen')");
+    let frozen = ["2|failed|0|f|wrong_state", "3|failed|0|f|wrong_state"];
+    assert_eq!(session.lines(batch), [&["1|charged|5|t|"], &frozen[..]].concat());
+    session.exec("select credits.set_wallet_status('acme', 'default', 'active'), credits.grant_credits('acme', 100)");
+    assert_eq!(session.lines(batch), ["1|charged|5|t|", "2|charged|5|f|", "3|charged|5|f|"], "the index refuses the first");
+    assert_eq!(session.lines(batch), ["1|charged|5|t|", "2|charged|5|t|", "3|charged|5|t|"]);
+    let reused = "select status, split_part(error, ':', 1) from credits.deduct_usage_batch(
+             '[{\"customer_id\": \"acme\", \"amount\": 1, \"idempotency_key\": \"first\"},
+               {\"customer_id\": \"acme\", \"amount\": 1, \"idempotency_key\": \"fresh\"}]')";
+    assert_eq!(session.lines(reused), ["failed|idempotency_key_reused", "charged|"]);
+    assert_ledger_is_sound(&mut session);
+}
