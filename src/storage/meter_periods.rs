@@ -17,33 +17,42 @@ macro_rules! period_columns {
 }
 
 statements! {
-    /// Periods of many customers: primary key, one row each.
+    /// Periods of many customers: primary key, one row each. In a subquery, which is not flattened: a plan made while the table was
+    /// empty would walk all of it.
     PERIODS(TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID) = concat!("
-        select p.customer_id, p.meter, p.period_start, p.rate, ", period_columns!(), ", p.ctid
+        select k.customer_id, p.*
         from (
             select unnest($1) as customer_id, unnest($2) as meter, unnest($3) as period_start, unnest($4) as rate
         ) k
-        join credits_data.meter_periods p
-            on p.customer_id = k.customer_id
-           and p.meter = k.meter
-           and p.period_start = k.period_start
-           and p.rate = k.rate");
+        cross join lateral (
+            select p.meter, p.period_start, p.rate, ", period_columns!(), ", p.ctid
+            from credits_data.meter_periods p
+            where p.customer_id = k.customer_id
+              and p.meter = k.meter
+              and p.period_start = k.period_start
+              and p.rate = k.rate
+            offset 0
+        ) p");
 
     /// Values of many customers: primary key, one row each.
     VALUES(TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT8ARRAYOID) = "
-        select v.customer_id, v.meter, v.period_start, v.rate, v.value, v.rank, v.arrival, v.number, v.events
+        select k.customer_id, v.*
         from (
             select unnest($1) as customer_id, unnest($2) as meter, unnest($3) as period_start, unnest($4) as rate,
                    unnest($5) as value, unnest($6) as rank, unnest($7) as arrival
         ) k
-        join credits_data.meter_values v
-            on v.customer_id = k.customer_id
-           and v.meter = k.meter
-           and v.period_start = k.period_start
-           and v.rate = k.rate
-           and v.value = k.value
-           and v.rank = k.rank
-           and v.arrival = k.arrival";
+        cross join lateral (
+            select v.meter, v.period_start, v.rate, v.value, v.rank, v.arrival, v.number, v.events
+            from credits_data.meter_values v
+            where v.customer_id = k.customer_id
+              and v.meter = k.meter
+              and v.period_start = k.period_start
+              and v.rate = k.rate
+              and v.value = k.value
+              and v.rank = k.rank
+              and v.arrival = k.arrival
+            offset 0
+        ) v";
 
     /// The last value of a period that an event has, but for one. Index scan backward on the primary key.
     LAST_VALUE(TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, NUMERICOID, INT8OID) = "

@@ -44,20 +44,28 @@ statements! {
 
     /// All price lists of the meters of an event, in the order in which they come into force.
     PRICES(TEXTOID) = "
-        select p.meter, p.effective_at, p.pricing::text
+        select m.meter, p.*
         from credits_data.meters m
-        join credits_data.meter_prices p
-            on p.meter = m.meter
-        where m.event_name = $1
-        order by p.meter, p.effective_at";
+        cross join lateral (
+            select p.effective_at, p.pricing::text
+            from credits_data.meter_prices p
+            where p.meter = m.meter
+            order by p.effective_at
+            offset 0
+        ) p
+        where m.event_name = $1";
 
     /// Some customers' own price lists.
     OWN_PRICES(TEXTARRAYOID) = "
-        select p.customer_id, p.meter, p.effective_at, p.pricing::text
+        select n.customer_id, p.*
         from unnest($1) as n (customer_id)
-        join credits_data.customer_prices p
-            on p.customer_id = n.customer_id
-        order by p.customer_id, p.meter, p.effective_at";
+        cross join lateral (
+            select p.meter, p.effective_at, p.pricing::text
+            from credits_data.customer_prices p
+            where p.customer_id = n.customer_id
+            order by p.meter, p.effective_at
+            offset 0
+        ) p";
 
     EXISTS(TEXTOID) = "select from credits_data.meters where meter = $1";
 

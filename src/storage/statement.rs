@@ -38,6 +38,13 @@ struct Plan {
 const PLANNING: [&CStr; 6] =
     [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"enable_hashjoin", c"enable_mergejoin", c"jit"];
 
+/// Off as well while a statement is planned that finds its rows by ctid: to a planner that saw the table empty, walking an index of it
+/// looks cheaper.
+const PLANNING_BY_PLACE: [&CStr; 2] = [c"enable_indexscan", c"enable_indexonlyscan"];
+
+/// How a statement says that it finds its rows by ctid.
+const BY_PLACE: &str = ".ctid = n.place";
+
 /// Declares statements of a storage module, each with the types of its parameters.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident($($parameter:ident),*) = $sql:expr;)*) => {
@@ -109,7 +116,7 @@ impl Statement {
         // SAFETY: the source of a kept plan lives as long as the plan.
         let source = unsafe { &*plan.source };
         let is_planned = source.is_valid && self.planned.get() == Some(source.generation);
-        let rows = if is_planned { execute() } else { planning(execute) };
+        let rows = if is_planned { execute() } else { planning(self.sql.contains(BY_PLACE), execute) };
         if self.plan.get().is_none_or(|current| current.kept != plan.kept) {
             // A run of the same statement within this one has given the plan up.
             return rows;
@@ -130,11 +137,12 @@ impl Statement {
 }
 
 /// Runs `work` with the planner's settings for kept plans.
-fn planning<T>(work: impl FnOnce() -> T) -> T {
+fn planning<T>(by_place: bool, work: impl FnOnce() -> T) -> T {
     // SAFETY: constant C strings; an error unwinds to the end of the (sub)transaction, which restores the settings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
-        for setting in PLANNING {
+        let more: &[&CStr] = if by_place { &PLANNING_BY_PLACE } else { &[] };
+        for setting in PLANNING.iter().chain(more) {
             pg_sys::set_config_option(
                 setting.as_ptr(),
                 c"off".as_ptr(),
