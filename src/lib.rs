@@ -15,14 +15,17 @@ extension_sql_file!("../sql/schema/01_types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/10_tables.sql", name = "tables", requires = ["types"]);
 extension_sql_file!("../sql/schema/15_rules.sql", name = "rules", requires = ["tables"]);
 extension_sql_file!("../sql/schema/16_meters.sql", name = "meters", requires = ["rules", api::time::clock]);
+extension_sql_file!("../sql/schema/17_outbox.sql", name = "outbox", requires = ["meters"]);
+extension_sql_file!("../sql/schema/18_alerts.sql", name = "alerts", requires = ["outbox"]);
 extension_sql_file!(
     "../sql/schema/20_views.sql",
     name = "views",
-    requires = ["meters", api::time::clock, api::time::chart_of_accounts]
+    requires = ["alerts", api::time::clock, api::time::chart_of_accounts]
 );
 extension_sql_file!("../sql/schema/25_rule_views.sql", name = "rule_views", requires = ["views"]);
 extension_sql_file!("../sql/schema/26_meter_views.sql", name = "meter_views", requires = ["rule_views"]);
-extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["meter_views"]);
+extension_sql_file!("../sql/schema/28_alert_views.sql", name = "alert_views", requires = ["meter_views"]);
+extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["alert_views"]);
 extension_sql_file!("../sql/schema/40_access.sql", name = "access", requires = ["jobs"]);
 extension_sql_file!("../sql/schema/90_functions.sql", name = "functions", finalize);
 

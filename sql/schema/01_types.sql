@@ -47,6 +47,10 @@ comment on type credits_data.aggregation is 'How the events of a period make the
 create domain credits_data.amount as numeric check (value >= 0 and value < 1e16 and scale(value) <= 12);
 comment on domain credits_data.amount is 'Credits or a price: never negative, below 10^16, exact to 12 decimals.';
 
+create domain credits_data.total as numeric check (abs(value) < 1e16 and scale(value) <= 12);
+comment on domain credits_data.total is 'Credits, or less than none: between -10^16 and 10^16, exact to 12 decimals.';
+comment on constraint total_check on domain credits_data.total is 'Between -10^16 and 10^16, at most 12 decimals.';
+
 create domain credits_data.name as text collate "C" check (octet_length(value) between 1 and 255);
 comment on domain credits_data.name is 'An id, code or name: 1 to 255 bytes, compared byte by byte.';
 comment on constraint amount_check on domain credits_data.amount is 'From zero to below 10^16, at most 12 decimals.';

@@ -16,6 +16,7 @@ comment on column credits_data.chart_of_accounts.credit_account is 'Account the 
 -- so holds the customer's one lock. No index mentions a column that a deduction changes, so that deductions are HOT updates.
 create table credits_data.wallets (
     last_seq bigint not null default 0,
+    overage_closed_seq bigint not null default 0,
     next_due_at timestamptz not null default 'infinity',
     last_recorded_at timestamptz not null default '-infinity',
     created_at timestamptz not null,
@@ -27,6 +28,8 @@ create table credits_data.wallets (
     late_usage_grace interval not null,
     is_anchor boolean not null,
     has_own_prices boolean not null default false,
+    has_open_overage boolean not null default false,
+    has_top_up boolean not null default false,
     customer_id credits_data.name not null,
     wallet credits_data.name not null,
     unit credits_data.name not null,
@@ -34,7 +37,10 @@ create table credits_data.wallets (
     held credits_data.amount not null default 0,
     scheduled credits_data.amount not null default 0,
     debt credits_data.amount not null default 0,
-    overage credits_data.amount not null default 0,
+    overage credits_data.total not null default 0,
+    credited_level credits_data.amount not null default 0,
+    low_at credits_data.amount,
+    high_at credits_data.amount,
     head_grant_id uuid,
     head_remaining credits_data.amount,
     name text,
@@ -47,6 +53,8 @@ create table credits_data.wallets (
 ) with (fillfactor = 50);
 create unique index wallets_anchor on credits_data.wallets (customer_id) where is_anchor;
 -- For maintenance: customers with something due, the longest overdue first.
+-- For close_overage: a column that no deduction of grants changes, and one of overage once.
+create index wallets_open_overage on credits_data.wallets (customer_id, wallet) where has_open_overage;
 create index wallets_due on credits_data.wallets (next_due_at) where is_anchor;
 comment on table credits_data.wallets is 'One row a wallet: settings, and totals as of its last entry. The row of a customer''s first wallet (is_anchor) is the customer''s lock.';
 comment on column credits_data.wallets.customer_id is 'Whoever owns the credits: the application''s own id.';
@@ -61,7 +69,13 @@ comment on column credits_data.wallets.balance is 'Credits of its active grants,
 comment on column credits_data.wallets.held is 'Credits set aside by open holds.';
 comment on column credits_data.wallets.scheduled is 'Credits of grants that are not effective yet.';
 comment on column credits_data.wallets.debt is 'Overdraft that is not repaid.';
-comment on column credits_data.wallets.overage is 'Overage that is not on an invoice line yet.';
+comment on column credits_data.wallets.overage is 'Overage that is not on an invoice line yet; negative if what was on a line has been refunded.';
+comment on column credits_data.wallets.has_open_overage is 'Entries of overage, or of its refunds, are not on an invoice line yet.';
+comment on column credits_data.wallets.overage_closed_seq is 'Entries of overage up to this number are on invoice lines.';
+comment on column credits_data.wallets.has_top_up is 'It has an auto top-up that is enabled.';
+comment on column credits_data.wallets.credited_level is 'balance + held right after the last credit came in: what alerts count percents of.';
+comment on column credits_data.wallets.low_at is 'When balance + held falls to it, an alert fires or a top-up is requested; null if none waits.';
+comment on column credits_data.wallets.high_at is 'When balance + held rises above it, an alert is armed again; null if none waits.';
 comment on column credits_data.wallets.last_seq is 'Number of its last entry.';
 comment on column credits_data.wallets.status is 'active, frozen (time goes on, nothing is spent) or closed (for good).';
 comment on column credits_data.wallets.unit is 'What one credit of this wallet is.';
@@ -88,6 +102,7 @@ create table credits_data.grants (
     status credits_data.grant_status not null,
     unlimited boolean not null,
     rolled_over boolean not null,
+    expiring_noticed boolean not null default false,
     grant_id uuid not null,
     customer_id text collate "C" not null,
     wallet text collate "C" not null,
@@ -110,6 +125,9 @@ create index grants_live on credits_data.grants
 create index grants_due on credits_data.grants (customer_id, due_at) where due_at < 'infinity';
 -- For late usage under a wallet's grace.
 create index grants_expired on credits_data.grants (customer_id, wallet, expires_at) where status = 'expired';
+-- What is to be told of before it expires.
+create index grants_expiring on credits_data.grants (expires_at)
+    where status = 'active' and not expiring_noticed and expires_at < 'infinity';
 -- What counts against the cap of a rollover.
 create index grants_rolled_over on credits_data.grants (customer_id, recurring_grant)
     where rolled_over and status = 'active' and recurring_grant is not null;
@@ -136,6 +154,7 @@ comment on column credits_data.grants.applies_to is 'Names of the events whose u
 comment on column credits_data.grants.recurring_grant is 'The recurring grant that gave it, if one did.';
 comment on column credits_data.grants.contract is 'The contract that gave it, if one did.';
 comment on column credits_data.grants.rolled_over is 'It holds what was left of an earlier period or contract, and does not roll over again.';
+comment on column credits_data.grants.expiring_noticed is 'Event grant.expiring was written for it.';
 comment on column credits_data.grants.metadata is 'The caller''s own references, such as a payment intent or a contract number.';
 
 -- The ledger. Two unique indexes are all it has for a plain deduction; the partial ones hold refunds and repayments only.
@@ -168,7 +187,7 @@ create table credits_data.entries (
 create index entries_refers_to on credits_data.entries (customer_id, refers_to) where refers_to is not null;
 create index entries_reverses on credits_data.entries (customer_id, wallet, reverses_seq) where reverses_seq is not null;
 create index entries_repaid on credits_data.entries (customer_id, wallet, seq) where kind = 22;
-create index entries_overage on credits_data.entries (customer_id, wallet, occurred_at) where kind = 18;
+create index entries_overage on credits_data.entries (customer_id, wallet, occurred_at) where kind in (18, 19);
 create index entries_voided on credits_data.entries (customer_id, grant_id) where kind = 8;
 comment on table credits_data.entries is 'The ledger: one immutable row a movement of credits. Never updated, deleted or truncated.';
 comment on column credits_data.entries.seq is 'Number within the wallet: 1, 2, 3, ... without a gap.';
@@ -198,19 +217,21 @@ comment on index credits_data.chart_of_accounts_pkey is 'One row a kind.';
 comment on index credits_data.chart_of_accounts_kind_key is 'Names of kinds are unique.';
 comment on index credits_data.wallets_pkey is 'A customer has one wallet of a code; all of a customer stand together.';
 comment on index credits_data.wallets_anchor is 'A customer has one anchor, found by the customer alone: the lock.';
+comment on index credits_data.wallets_open_overage is 'Wallets with overage that is not on an invoice line yet.';
 comment on index credits_data.wallets_due is 'Customers with something due, the longest overdue first, for maintenance.';
 comment on index credits_data.grants_pkey is 'A grant of a customer by its id.';
 comment on index credits_data.grants_live is 'The grants that can be spent, in the order of spending.';
 comment on index credits_data.grants_due is 'What settling has to do next for a customer.';
 comment on index credits_data.grants_rolled_over is 'What a recurring grant rolled over and is not spent, for its cap.';
 comment on index credits_data.grants_contract is 'The grants of a contract.';
+comment on index credits_data.grants_expiring is 'Grants of which nobody has been told that they will expire, the next first.';
 comment on index credits_data.grants_expired is 'Expired grants of a wallet, for late usage under its grace.';
 comment on index credits_data.entries_pkey is 'Entries of a wallet by number, without a gap.';
 comment on index credits_data.entries_transaction is 'A transaction id stands for one transaction of a customer: the idempotency key.';
 comment on index credits_data.entries_refers_to is 'The refunds of a transaction, and what became of a hold.';
 comment on index credits_data.entries_reverses is 'What took an entry back.';
 comment on index credits_data.entries_repaid is 'Repayments of a wallets debt (kind 22), for refunds of overdraft.';
-comment on index credits_data.entries_overage is 'Overage of a wallet (kind 18), for what is left of a minimum spend.';
+comment on index credits_data.entries_overage is 'Overage of a wallet and its refunds (kinds 18 and 19), for invoice lines and for what is left of a minimum spend.';
 comment on index credits_data.entries_voided is 'What was voided of a grant (kind 8), for the progress of a contract.';
 comment on constraint chart_of_accounts_pkey on credits_data.chart_of_accounts is 'One row a kind.';
 comment on constraint chart_of_accounts_kind_key on credits_data.chart_of_accounts is 'Names of kinds are unique.';

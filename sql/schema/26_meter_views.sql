@@ -169,32 +169,3 @@ comment on column credits.usage_events.deducted is 'Credits that came from grant
 comment on column credits.usage_events.overage is 'Credits that did not come from grants.';
 comment on column credits.usage_events.balance is 'After an INSERT: what can be spent now. Else null.';
 comment on column credits.usage_events.replayed is 'After an INSERT: whether the event had been recorded before. Else null.';
-
-do $$
-declare
-    view_column record;
-begin
-    -- Columns of the views that have no comment of their own say what the columns of the tables below say.
-    for view_column in
-        select v.relname, c.attname, pg_catalog.col_description(t.attrelid, t.attnum) as description
-        from (values
-            ('wallets', 'wallets'), ('grants', 'grants'), ('ledger', 'entries'), ('journal', 'entries'), ('expiring_grants', 'grants'),
-            ('recurring_grants', 'recurring_grants'), ('holds', 'holds'), ('invoice_lines', 'invoice_lines'),
-            ('contract_progress', 'contracts'), ('job_health', 'jobs'), ('meters', 'meters'), ('meter_pricing', 'meter_prices'),
-            ('meter_usage', 'meter_periods'), ('usage_daily', 'entries'), ('usage_events', 'entries')
-        ) source (view_name, table_name)
-        join pg_catalog.pg_class v
-            on v.oid = pg_catalog.format('credits.%I', source.view_name)::regclass
-        join pg_catalog.pg_attribute c
-            on c.attrelid = v.oid
-           and c.attnum > 0
-        join pg_catalog.pg_attribute t
-            on t.attrelid = pg_catalog.format('credits_data.%I', source.table_name)::regclass
-           and t.attname = c.attname
-           and t.attnum > 0
-        where pg_catalog.col_description(v.oid, c.attnum) is null
-    loop
-        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.relname, view_column.attname, view_column.description);
-    end loop;
-end
-$$;

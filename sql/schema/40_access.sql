@@ -4,7 +4,8 @@ select level, rank, object_kind, object_name
 from (values
     ('reader', 1, 'view', array[
         'wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants', 'recurring_grants', 'contract_progress', 'holds',
-        'invoice_lines', 'job_health', 'meters', 'meter_pricing', 'meter_usage', 'usage_daily', 'usage_events', 'usage_inbox'
+        'invoice_lines', 'job_health', 'meters', 'meter_pricing', 'meter_usage', 'usage_daily', 'usage_events', 'usage_inbox',
+        'alerts', 'auto_top_ups', 'top_ups'
     ]),
     ('reader', 1, 'function', array[
         'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'price_usage', 'check_entitlement',
@@ -14,10 +15,12 @@ from (values
         'create_wallet', 'update_wallet', 'set_wallet_status', 'grant_credits', 'void_grant', 'change_expiry', 'transfer_credits',
         'adjust_credits', 'deduct_usage', 'deduct_usage_batch', 'refund_usage', 'record_usage', 'record_usage_batch', 'process_inbox',
         'retry_inbox', 'hold_credits', 'capture_hold', 'release_hold', 'create_recurring_grant',
-        'update_recurring_grant', 'cancel_recurring_grant', 'expire_grants', 'renew_grants', 'run_maintenance'
+        'update_recurring_grant', 'cancel_recurring_grant', 'expire_grants', 'renew_grants', 'run_maintenance',
+        'close_overage', 'mark_invoiced', 'request_top_up', 'claim_top_ups', 'complete_top_up', 'fail_top_up'
     ]),
     ('admin', 3, 'function', array[
-        'create_contract', 'cancel_contract', 'create_meter', 'set_meter_pricing', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs'
+        'create_contract', 'cancel_contract', 'create_meter', 'set_meter_pricing', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs',
+        'set_auto_top_up', 'create_alert', 'drop_alert'
     ]),
     ('owner', 4, 'function', array['grant_access', 'revoke_access'])
 ) levels (level, rank, object_kind, object_names)

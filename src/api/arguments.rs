@@ -223,9 +223,9 @@ pub fn interval(argument: &'static str, value: Option<IntervalArgument>) -> Resu
     Ok(interval)
 }
 
-pub fn grant_id(value: Option<UuidArgument>) -> Result<Uuid> {
+pub fn id(argument: &'static str, value: Option<UuidArgument>) -> Result<Uuid> {
     // SAFETY: a uuid argument.
-    Ok(unsafe { Uuid::decode(required("grant_id", value)?.0) })
+    Ok(unsafe { Uuid::decode(required(argument, value)?.0) })
 }
 
 /// An ISO 4217 code.
@@ -322,6 +322,12 @@ pub fn reason(value: Option<&str>) -> Result<Option<String>> {
     let Some(reason) = value else {
         return Ok(None);
     };
+    let reason = reason_text(reason)?;
+    Ok(Some(serde_json::json!({ "reason": reason }).to_string()))
+}
+
+/// A reason as it is: 1 to 1,000 bytes.
+pub fn reason_text(reason: &str) -> Result<&str> {
     if reason.is_empty() {
         return Err(Error::invalid("reason", "it is empty", "Say why, or pass null where the reason is optional."));
     }
@@ -332,7 +338,7 @@ pub fn reason(value: Option<&str>) -> Result<Option<String>> {
             "Shorten it.",
         ));
     }
-    Ok(Some(serde_json::json!({ "reason": reason }).to_string()))
+    Ok(reason)
 }
 
 /// Texts without null, each 1 to 255 bytes.

@@ -55,7 +55,7 @@ fn void_grant(
     let customer_id = argument::customer_id(customer_id)?;
     let key = argument::key(idempotency_key)?;
     let request = VoidGrant {
-        grant_id: argument::grant_id(grant_id)?,
+        grant_id: argument::id("grant_id", grant_id)?,
         amount: optional("amount", amount, argument::amount)?,
         metadata: argument::reason(reason)?,
     };
@@ -73,7 +73,7 @@ fn change_expiry(
     let customer_id = argument::customer_id(customer_id)?;
     let key = argument::key(idempotency_key)?;
     let request = ChangeExpiry {
-        grant_id: argument::grant_id(grant_id)?,
+        grant_id: argument::id("grant_id", grant_id)?,
         expires_at: argument::expiry("expires_at", expires_at)?,
         metadata: argument::reason(reason)?,
     };

@@ -65,6 +65,8 @@ fn run_maintenance(
         })
         .into();
     rows.push((ops::inbox::TASK.to_owned(), inbox.items(), inbox.credits, inbox.more_due));
+    let noticed = ops::notices::notice_expiring(batch_size)?;
+    rows.push((ops::notices::TASK.to_owned(), noticed.grants, noticed.credits, noticed.more_due));
     Ok(TableIterator::new(rows))
 }
 

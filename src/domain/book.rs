@@ -7,6 +7,7 @@
 mod attempt;
 mod meters;
 mod rules;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::ops::Bound;
@@ -17,9 +18,10 @@ use super::amount::Amount;
 use super::chart::Kind;
 use super::contract::Contract;
 use super::entry::{Entry, Line, Movement, Recorded, Referring, Repayment, Transaction};
+use super::event::Event;
 use super::grant::{Grant, GrantStatus, GrantTerms, Origin, SpendingOrder};
 use super::hold::Hold;
-use super::invoice::TrueUp;
+use super::invoice::InvoiceLine;
 use super::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use super::metering::Metered;
 use super::names::{ContractCode, CustomerId, RecurringCode, TransactionId, WalletCode};
@@ -28,7 +30,9 @@ use super::recurring::RecurringGrant;
 use super::request::Fingerprint;
 use super::rows::Rows;
 use super::time::Timestamp;
+use super::top_up::{TopUp, TopUpRule};
 use super::wallet::{Wallet, WalletStatus};
+use super::watch::Alert;
 use crate::error::{Error, Result};
 
 /// A grant with what is stored of it, to know whether it has to be stored again.
@@ -85,7 +89,13 @@ pub struct Book<'a> {
     pub recurring: Rows<RecurringCode, RecurringGrant>,
     pub contracts: Rows<ContractCode, Contract>,
     pub holds: Rows<TransactionId, Hold>,
-    pub true_ups: Vec<TrueUp>,
+    /// The invoice lines that this call makes.
+    pub lines: Vec<InvoiceLine>,
+    pub alerts: Rows<Uuid, Alert>,
+    pub top_up_rules: Rows<WalletCode, TopUpRule>,
+    pub top_ups: Rows<Uuid, TopUp>,
+    /// What the world outside is told of, but for grants given and expired, which the entries tell.
+    pub events: Vec<Event>,
     pub meter_periods: Rows<PeriodKey, MeterPeriod>,
     pub meter_values: Rows<ValueKey, MeterValue>,
     shelves: Vec<Shelf>,
@@ -98,6 +108,7 @@ pub struct Book<'a> {
     transactions_by_id: HashMap<TransactionId, usize>,
     entries_referring: HashMap<TransactionId, Vec<usize>>,
     journal: attempt::Journal,
+    watching: watch::Watching,
     reader: &'a dyn Reader,
     ids: &'a dyn Ids,
 }
@@ -115,6 +126,7 @@ impl<'a> Book<'a> {
             customer_id,
             now,
             shelves: wallets.iter().map(|_| Shelf::default()).collect(),
+            watching: watch::Watching::of(wallets.iter().map(Wallet::level).collect()),
             wallets,
             transactions: Vec::new(),
             entries: Vec::new(),
@@ -122,7 +134,11 @@ impl<'a> Book<'a> {
             recurring: Rows::default(),
             contracts: Rows::default(),
             holds: Rows::default(),
-            true_ups: Vec::new(),
+            lines: Vec::new(),
+            alerts: Rows::default(),
+            top_up_rules: Rows::default(),
+            top_ups: Rows::default(),
+            events: Vec::new(),
             meter_periods: Rows::default(),
             meter_values: Rows::default(),
             active_by_origin: BTreeMap::new(),
@@ -162,10 +178,12 @@ impl<'a> Book<'a> {
 
     /// Appends an entry and applies its effects: the only way anything in the book changes by an amount.
     pub fn post(&mut self, transaction: usize, wallet_index: usize, movement: Movement) -> Result<()> {
-        let effect = movement.kind.effect();
+        let kind = movement.kind;
+        let effect = kind.effect();
         let credits = movement.credits;
         assert!(!credits.is_negative(), "an entry of {credits} credits");
         let wallet = &mut self.wallets[wallet_index];
+        let owed_before = if effect.debt != 0 { wallet.debt } else { wallet.overage };
         for (total, sign, what) in [
             (&mut wallet.balance, effect.balance, "balance"),
             (&mut wallet.held, effect.held, "held"),
@@ -174,11 +192,14 @@ impl<'a> Book<'a> {
             (&mut wallet.overage, effect.overage, "overage"),
         ] {
             if sign != 0 {
-                *total = moved(*total, sign, credits);
+                *total += credits.signed(sign);
+                // What was invoiced may be refunded.
+                assert!(!total.is_negative() || what == "overage", "the total {what} would become {total}");
                 total.in_range(&format!("the total {what} of wallet \"{}\"", wallet.code))?;
             }
         }
         wallet.fits_more(Amount::ZERO)?;
+        wallet.has_open_overage |= effect.overage != 0;
         wallet.last_seq += 1;
         let (seq, balance_after) = (wallet.last_seq, wallet.balance);
         if let Some(id) = movement.grant.filter(|_| effect.is_on_grant()) {
@@ -198,6 +219,10 @@ impl<'a> Book<'a> {
             self.entries_referring.entry(id.clone()).or_default().push(self.entries.len());
         }
         self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: opened.lines, movement, balance_after });
+        if kind.is_overage() && !owed_before.is_positive() {
+            self.tell_of_overage(wallet_index, transaction, credits);
+        }
+        self.note_credit(transaction, wallet_index, kind);
         Ok(())
     }
 
@@ -415,7 +440,8 @@ impl<'a> Book<'a> {
         let recurring = self.recurring.values().map(RecurringGrant::due_at);
         let contracts = self.contracts.values().map(Contract::due_at);
         let holds = self.holds.values().map(Hold::due_at);
-        grants.chain(recurring).chain(contracts).chain(holds).min().unwrap_or(Timestamp::NEVER)
+        let top_ups = self.top_up_rules.values().map(|rule| rule.due_at);
+        grants.chain(recurring).chain(contracts).chain(holds).chain(top_ups).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// When credits of a wallet expire next, and how many do then.
@@ -472,6 +498,7 @@ impl<'a> Book<'a> {
         if (executed.is_err() || self.transactions[transaction].lines == 0)
             && let Some(recorded) = presumed_new.and_then(|key| self.reader.transaction(key))
         {
+            self.forget_shortages();
             return self.replay(recorded, fingerprint);
         }
         executed?;

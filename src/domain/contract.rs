@@ -7,7 +7,7 @@ use super::amount::Amount;
 use super::book::Book;
 use super::chart::Kind;
 use super::grant::{Grant, GrantStatus, GrantTerms, GrantType, Origin};
-use super::invoice::{TrueUp, money};
+use super::invoice::{InvoiceLine, LineKind, money};
 use super::names::{ContractCode, WalletCode};
 use super::recurring::roll_over;
 use super::request::{Fingerprint, Operation};
@@ -319,10 +319,11 @@ fn true_up(book: &mut Book<'_>, contract: &Contract, at: Timestamp) -> Result<()
         return Ok(());
     }
     let amount = charge(quantity, unit_price, &currency)?;
-    book.true_ups.push(TrueUp {
+    book.lines.push(InvoiceLine {
         line_id: book.new_id(at),
         wallet: contract.wallet.clone(),
-        contract: contract.code.clone(),
+        kind: LineKind::TrueUp,
+        contract: Some(contract.code.clone()),
         quantity,
         unit_price,
         amount,

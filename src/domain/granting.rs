@@ -14,6 +14,7 @@ use super::names::{TransactionId, WalletCode};
 use super::recurring;
 use super::request::{Fingerprint, Operation, Part};
 use super::time::Timestamp;
+use super::top_up;
 use super::usage::{refuse_unless, wallet};
 use super::wallet::{WalletSettings, WalletStatus};
 use crate::error::{Error, Result};
@@ -283,6 +284,9 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
         close(book, index)?;
     }
     book.wallets[index].status = status;
+    if book.wallets[index].watch.is_some() {
+        book.watch_again(index);
+    }
     Ok(())
 }
 
@@ -299,6 +303,9 @@ fn close(book: &mut Book<'_>, wallet: usize) -> Result<()> {
     for id in grants {
         let remaining = book.grant(id).remaining;
         void_part(book, transaction, id, remaining)?;
+    }
+    if book.wallets[wallet].watch.is_some() {
+        top_up::end_rule(book, wallet);
     }
     let code = book.wallets[wallet].code.clone();
     recurring::end_all(book, &code);

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::amount::{Amount, half_even};
 use super::names::{ContractCode, WalletCode};
 use super::time::Timestamp;
+use super::wallet::codes;
 use crate::error::{Error, Result};
 
 /// Decimals of a currency's minor unit, of one that ISO 4217 does not know (or gives none) two.
@@ -34,12 +35,23 @@ pub fn check_price(has_unit_price: bool, has_currency: bool) -> Result<()> {
     ))
 }
 
-/// The line that makes up for a commitment which was not used.
+codes! {
+    /// What a line is for: usage beyond the grants, or a commitment that was not used.
+    LineKind {
+        Overage = "overage",
+        TrueUp = "true_up",
+    }
+}
+
+/// A line to be invoiced.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TrueUp {
+pub struct InvoiceLine {
     pub line_id: Uuid,
     pub wallet: WalletCode,
-    pub contract: ContractCode,
+    pub kind: LineKind,
+    /// Of a true-up.
+    pub contract: Option<ContractCode>,
+    /// Credits; negative is what was refunded of earlier lines.
     pub quantity: Amount,
     pub unit_price: Amount,
     pub amount: Amount,

@@ -9,6 +9,7 @@ pub mod chart;
 pub mod contract;
 pub mod entitlement;
 pub mod entry;
+pub mod event;
 pub mod fefo;
 pub mod grant;
 pub mod granting;
@@ -27,10 +28,12 @@ pub mod request;
 pub mod rows;
 pub mod settle;
 pub mod time;
+pub mod top_up;
 pub mod transfer;
 pub mod usage;
 pub mod verify;
 pub mod wallet;
+pub mod watch;
 
 #[cfg(test)]
 mod properties;

@@ -9,8 +9,11 @@ use super::grant::{Grant, SpendingOrder};
 use super::hold::Hold;
 use super::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use super::names::{ContractCode, RecurringCode, TransactionId, WalletCode};
+use super::overage::OpenOverage;
 use super::recurring::RecurringGrant;
 use super::time::Timestamp;
+use super::top_up::{TopUp, TopUpRule};
+use super::watch::Alert;
 
 /// What is stored of the customer, read as this call needs it.
 pub trait Reader {
@@ -53,6 +56,18 @@ pub trait Reader {
     fn instalments(&self, code: &ContractCode) -> Vec<Grant>;
     /// Overage to be invoiced that a wallet was charged since an instant, less what was refunded of it.
     fn overage_since(&self, wallet: &WalletCode, from: Timestamp) -> Amount;
+    /// Overage of a wallet that is not on an invoice line: entries after a number, by price, and whether they are older than an instant.
+    fn open_overage(&self, wallet: &WalletCode, after_seq: i64, before: Timestamp) -> Vec<OpenOverage>;
+    /// The alerts of a wallet that are in use.
+    fn alerts_of(&self, wallet: &WalletCode) -> Vec<Alert>;
+    fn alert(&self, id: Uuid) -> Option<Alert>;
+    fn top_up_rule(&self, wallet: &WalletCode) -> Option<TopUpRule>;
+    /// The stored auto top-ups of the customer that are held back until an instant at most.
+    fn top_up_rules_due_until(&self, until: Timestamp) -> Vec<TopUpRule>;
+    fn open_top_up(&self, wallet: &WalletCode) -> Option<TopUp>;
+    fn top_up(&self, id: Uuid) -> Option<TopUp>;
+    /// Up to `top_ups_max` open and succeeded top-ups of a wallet, the last first.
+    fn recent_top_ups(&self, wallet: &WalletCode, top_ups_max: i64) -> Vec<TopUp>;
     fn meter_period(&self, key: &PeriodKey) -> Option<MeterPeriod>;
     fn meter_value(&self, key: &ValueKey) -> Option<MeterValue>;
     /// The last value of a period, in the order of its keys, that an event counts; without one of them.

@@ -24,6 +24,7 @@ codes! {
         CreateContract = "create_contract",
         CancelContract = "cancel_contract",
         CloseWallet = "close_wallet",
+        TopUp = "complete_top_up",
         Settle = "settle",
     }
 }

@@ -13,10 +13,11 @@ use super::contract::{self, Contract};
 use super::entry::Movement;
 use super::grant::{Grant, GrantStatus, Origin};
 use super::hold;
-use super::names::{ContractCode, RecurringCode, TransactionId};
+use super::names::{ContractCode, RecurringCode, TransactionId, WalletCode};
 use super::recurring::{self, RecurringGrant};
 use super::request::{Fingerprint, Operation};
 use super::time::Timestamp;
+use super::top_up;
 use crate::error::Result;
 
 /// What falls due at one instant happens in this order, each phase in the order of its key; debt is repaid last.
@@ -30,6 +31,8 @@ enum Task {
     StartPeriod(RecurringCode),
     GrantInstalment(ContractCode),
     Activate(GrantKey),
+    /// What held a top-up back is over.
+    TopUp(WalletCode),
 }
 
 type Due = (Timestamp, Task);
@@ -69,6 +72,7 @@ pub fn settle(book: &mut Book<'_>, entries_max: usize) -> Result<bool> {
     settling.queue.extend(book.recurring.values().map(of_recurring));
     settling.queue.extend(book.contracts.values().map(of_contract));
     settling.queue.extend(book.holds.values().map(|hold| (hold.due_at(), Task::Lapse(hold.id.clone()))));
+    settling.queue.extend(book.top_up_rules.values().map(|rule| (rule.due_at, Task::TopUp(rule.wallet.clone()))));
     settling.run(book, entries_max)
 }
 
@@ -163,6 +167,7 @@ impl Settling {
                 book.set_status(id, GrantStatus::Active);
                 self.enqueue(book, [id]);
             }
+            Task::TopUp(code) => top_up::resume(book, &code),
         }
         Ok(())
     }

@@ -221,6 +221,33 @@ impl Interval {
         self == Self::ZERO
     }
 
+    /// From numbers with units, such as `7 days`, `12h` or `1 month 15 days`, as a setting is written.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut interval = Self::ZERO;
+        let mut rest = text.trim_start();
+        if rest.is_empty() {
+            return None;
+        }
+        while !rest.is_empty() {
+            let unit_at = rest.find(|letter: char| !letter.is_ascii_digit())?;
+            let number: i32 = rest[..unit_at].parse().ok()?;
+            let unit = rest[unit_at..].trim_start();
+            let end = unit.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(unit.len());
+            let seconds = |factor: i64| i64::from(number) * factor * 1_000_000;
+            match &unit[..end] {
+                "s" | "sec" | "secs" | "second" | "seconds" => interval.microseconds += seconds(1),
+                "min" | "mins" | "minute" | "minutes" => interval.microseconds += seconds(60),
+                "h" | "hour" | "hours" => interval.microseconds += seconds(3600),
+                "d" | "day" | "days" => interval.days = interval.days.checked_add(number)?,
+                "w" | "week" | "weeks" => interval.days = interval.days.checked_add(number.checked_mul(7)?)?,
+                "mon" | "month" | "months" => interval.months = interval.months.checked_add(number)?,
+                _ => return None,
+            }
+            rest = unit[end..].trim_start();
+        }
+        Some(interval)
+    }
+
     /// This interval, if none of its parts is negative and it is not longer than 100 years (SPEC 2).
     pub fn in_range(self, argument: &'static str) -> Result<Self> {
         if self.months < 0 || self.days < 0 || self.microseconds < 0 {
@@ -265,6 +292,26 @@ mod tests {
         assert!(day(9999, 12, 31).in_range("x").is_ok());
         assert!(day(9999, 12, 31).plus(months(1), "x").is_err());
         assert!(Timestamp::NEVER.in_range("x").is_err());
+    }
+
+    #[test]
+    fn settings_write_intervals_as_numbers_with_units() {
+        let interval = |months, days, microseconds| Some(Interval { months, days, microseconds });
+        for (text, expected) in [
+            ("7 days", interval(0, 7, 0)),
+            ("7d", interval(0, 7, 0)),
+            (" 1 month 2 weeks 12h ", interval(1, 14, 43_200_000_000)),
+            ("90min", interval(0, 0, 5_400_000_000)),
+            ("", None),
+            ("7", None),
+            ("days", None),
+            ("-1 day", None),
+            ("1 fortnight", None),
+            ("99999999999 days", None),
+            ("2147483647 weeks", None),
+        ] {
+            assert_eq!(Interval::parse(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -287,6 +287,7 @@ impl Wanted {
         if let Some((wallet, room)) = overage::last_wallet_with_room(book, wallets, shortfall) {
             return Ok(Cover { takes: plan.takes, overage: Some((wallet, room, shortfall)), is_partial: false });
         }
+        book.note_shortage(wallets, self.amount);
         if self.on_insufficient != OnInsufficient::Partial {
             return Err(covered);
         }

@@ -196,8 +196,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Compares what is stored with where the replay arrived. `rides` is the grant that pays next according to the wallet's row.
-    pub fn finish(mut self, rides: Option<Uuid>) -> Vec<Violation> {
+    /// Compares what is stored with where the replay arrived. `rides` is the grant that pays next according to the wallet's row,
+    /// `invoiced` what of its overage is on invoice lines.
+    pub fn finish(mut self, rides: Option<Uuid>, invoiced: Amount) -> Vec<Violation> {
         if let Some(id) = rides {
             let first = self.live.first_key_value().map(|(_, first)| *first);
             let is_limited = self.grants.get(&id).is_none_or(|(grant, _)| grant.terms.applies_to.is_some());
@@ -215,7 +216,7 @@ impl<'a> Replay<'a> {
             (1, "held", wallet.held, replayed.held),
             (1, "scheduled", wallet.scheduled, replayed.scheduled),
             (1, "debt", wallet.debt, replayed.debt),
-            (9, "overage", wallet.overage, replayed.overage),
+            (9, "overage", wallet.overage, replayed.overage - invoiced),
         ] {
             if stored != replayed {
                 self.violation(invariant, format!("{what} is stored as {stored}, its entries make {replayed}"));

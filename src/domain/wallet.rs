@@ -120,6 +120,24 @@ impl Default for WalletSettings {
     }
 }
 
+/// Between which levels of a wallet there is nothing to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Watch {
+    /// When the level falls to it, an alert fires or a top-up is requested.
+    pub low_at: Option<Amount>,
+    /// When the level rises above it, an alert is armed again.
+    pub high_at: Option<Amount>,
+    /// It has an auto top-up that is enabled.
+    pub has_top_up: bool,
+}
+
+impl Watch {
+    /// Whether anything watches the wallet.
+    pub fn is_some(&self) -> bool {
+        self.low_at.is_some() || self.high_at.is_some() || self.has_top_up
+    }
+}
+
 /// A wallet with its totals, as of the last entry `last_seq`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wallet {
@@ -131,13 +149,31 @@ pub struct Wallet {
     pub held: Amount,
     pub scheduled: Amount,
     pub debt: Amount,
-    /// Overage not yet on an invoice line.
+    /// Overage not yet on an invoice line; negative if what was on one has been refunded.
     pub overage: Amount,
+    /// Whether entries of overage, or of its refunds, are not on an invoice line yet.
+    pub has_open_overage: bool,
+    /// Entries of overage up to this number are on invoice lines.
+    pub overage_closed_seq: i64,
+    /// The level right after the last credit: 100 percent of its alerts.
+    pub credited_level: Amount,
+    pub watch: Watch,
     /// Number of the last entry; the first is 1.
     pub last_seq: i64,
 }
 
 impl Wallet {
+    /// What alerts and top-ups watch: credits that are there, set aside or not.
+    pub fn level(&self) -> Amount {
+        self.balance + self.held
+    }
+
+    /// Whether its level has passed one of those that are watched.
+    pub fn is_worth_a_look(&self) -> bool {
+        let level = self.level();
+        self.watch.low_at.is_some_and(|low_at| level <= low_at) || self.watch.high_at.is_some_and(|high_at| level > high_at)
+    }
+
     /// Refuses (22003) so many more credits than its totals can count. They are counted together, so that what is scheduled or
     /// held can always come (back) to the balance.
     pub fn fits_more(&self, credits: Amount) -> Result<()> {
@@ -155,7 +191,11 @@ impl Wallet {
             }
             OveragePolicy::Overdraft => (Kind::Overdraft, self.debt, None),
         };
-        Some(OverageRoom { kind, price, credits_max: settings.overage_limit.map(|limit| (limit - open).max(Amount::ZERO)) })
+        Some(OverageRoom {
+            kind,
+            price,
+            credits_max: settings.overage_limit.map(|limit| (limit - open.max(Amount::ZERO)).max(Amount::ZERO)),
+        })
     }
 }
 

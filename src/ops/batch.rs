@@ -12,6 +12,7 @@ use crate::domain::metering::{self, RecordUsage};
 use crate::domain::names::{CustomerId, EventName, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{self, DeductUsage, Deduction};
+use crate::domain::watch;
 use crate::error::{Error, Result};
 use crate::storage::books::{self, Wanted};
 use crate::storage::meters::Catalog;
@@ -185,7 +186,9 @@ impl Charging<'_> {
                     metering::record(book, item.key.as_ref(), request, &self.meters_of(&customer_id, request))
                 }
             });
-            outcomes[index] = match charged {
+            // What an item did to a wallet's level is looked at before the next one.
+            let looked = watch::look(book);
+            outcomes[index] = match looked.and(charged) {
                 Ok(deduction) => Outcome::Charged(deduction),
                 Err(error) => self.refused(&customer_id, error),
             };

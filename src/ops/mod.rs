@@ -4,6 +4,7 @@
 //! lets the domain decide, and stores each changed row once. [`read`] is the same without the lock and without the last step, so
 //! that what is read is exactly what settling at this instant would leave.
 
+pub mod alerts;
 pub mod batch;
 pub mod contracts;
 pub mod grants;
@@ -11,8 +12,11 @@ pub mod holds;
 pub mod inbox;
 pub mod maintenance;
 pub mod metering;
+pub mod notices;
+pub mod overage;
 pub mod reading;
 pub mod recurring;
+pub mod top_ups;
 pub mod usage;
 pub mod verification;
 pub mod wallets;

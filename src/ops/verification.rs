@@ -42,6 +42,7 @@ fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
     reader.set_order(stored.iter().map(|stored| &stored.wallet));
     let grants = reader.all();
     let mut violations = verification::broken(customer_id);
+    let invoiced = verification::invoiced(customer_id);
     for (index, StoredWallet { wallet, head, .. }) in stored.iter().enumerate() {
         let of_wallet = grants.iter().filter(|grant| grant.wallet == index);
         let mut replay = Replay::new(customer_id.as_str(), wallet, of_wallet);
@@ -56,7 +57,8 @@ fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
                 break;
             }
         }
-        violations.extend(replay.finish(head.map(|head| head.grant)));
+        let invoiced = invoiced.get(&wallet.code).copied().unwrap_or_default();
+        violations.extend(replay.finish(head.map(|head| head.grant), invoiced));
     }
     violations
 }

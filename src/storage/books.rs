@@ -12,7 +12,7 @@ use super::ledger::StoredLine;
 use super::meter_periods::{Places, StoredPeriod};
 use super::statement::Access;
 use super::wallets::{self, ChangedWallet, CustomerTime, Head, Locked, StoredWallet};
-use super::{contracts, holds, ledger, meter_periods, recurring};
+use super::{alerts, contracts, holds, invoice_lines, ledger, meter_periods, outbox, recurring, top_ups};
 use crate::domain::amount::Amount;
 use crate::domain::book::{Book, Copy};
 use crate::domain::chart::Kind;
@@ -22,11 +22,14 @@ use crate::domain::grant::{Grant, SpendingOrder};
 use crate::domain::hold::Hold;
 use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use crate::domain::names::{ContractCode, CustomerId, RecurringCode, TransactionId, WalletCode};
+use crate::domain::overage::OpenOverage;
 use crate::domain::reader::Reader;
 use crate::domain::recurring::RecurringGrant;
 use crate::domain::settle;
 use crate::domain::time::Timestamp;
+use crate::domain::top_up::{TopUp, TopUpRule};
 use crate::domain::wallet::WalletStatus;
+use crate::domain::watch::{self, Alert};
 use crate::error::{Error, Result};
 
 /// What is due of one customer until an instant, read together with that of others.
@@ -38,6 +41,7 @@ struct Due {
     recurring: Vec<RecurringGrant>,
     contracts: Vec<Contract>,
     holds: Vec<Hold>,
+    top_up_rules: Vec<TopUpRule>,
     /// The next instant after that.
     next_due_at: Timestamp,
 }
@@ -52,6 +56,7 @@ impl Due {
             recurring: Vec::new(),
             contracts: Vec::new(),
             holds: Vec::new(),
+            top_up_rules: Vec::new(),
             next_due_at: Timestamp::NEVER,
         }
     }
@@ -72,6 +77,7 @@ impl Due {
         sort(&mut due, recurring::due_until(access, customers), |due, recurring| due.recurring.push(recurring));
         sort(&mut due, contracts::due_until(access, customers), |due, contract| due.contracts.push(contract));
         sort(&mut due, holds::due_until(access, customers), |due, hold| due.holds.push(hold));
+        sort(&mut due, top_ups::due_until(access, customers), |due, rule| due.top_up_rules.push(rule));
         let next: Vec<_> = wallets::next_due_after(access, customers).into_iter().collect();
         sort(&mut due, next, |due, at| due.next_due_at = at);
         due
@@ -306,6 +312,41 @@ impl Reader for Stored<'_> {
         ledger::overage_since(self.grants.access, self.grants.customer_id, wallet, from)
     }
 
+    fn open_overage(&self, wallet: &WalletCode, after_seq: i64, before: Timestamp) -> Vec<OpenOverage> {
+        invoice_lines::open_overage(self.grants.access, self.grants.customer_id, wallet, after_seq, before)
+    }
+
+    fn alerts_of(&self, wallet: &WalletCode) -> Vec<Alert> {
+        alerts::of_wallet(self.grants.access, self.grants.customer_id, wallet)
+    }
+
+    fn alert(&self, id: Uuid) -> Option<Alert> {
+        alerts::by_id(self.grants.access, self.grants.customer_id, id)
+    }
+
+    fn top_up_rule(&self, wallet: &WalletCode) -> Option<TopUpRule> {
+        top_ups::rule(self.grants.access, self.grants.customer_id, wallet)
+    }
+
+    fn top_up_rules_due_until(&self, until: Timestamp) -> Vec<TopUpRule> {
+        match self.read_until(until) {
+            Some(mut due) => std::mem::take(&mut due.top_up_rules),
+            None => self.due(until, top_ups::due_until),
+        }
+    }
+
+    fn open_top_up(&self, wallet: &WalletCode) -> Option<TopUp> {
+        top_ups::open(self.grants.access, self.grants.customer_id, wallet)
+    }
+
+    fn top_up(&self, id: Uuid) -> Option<TopUp> {
+        top_ups::by_id(self.grants.access, self.grants.customer_id, id)
+    }
+
+    fn recent_top_ups(&self, wallet: &WalletCode, top_ups_max: i64) -> Vec<TopUp> {
+        top_ups::recent(self.grants.access, self.grants.customer_id, wallet, top_ups_max)
+    }
+
     fn meter_period(&self, key: &PeriodKey) -> Option<MeterPeriod> {
         let StoredPeriod { period, place } = match self.ahead.as_ref().filter(|ahead| ahead.wanted.periods.contains(key)) {
             Some(ahead) => ahead.periods.iter().find(|stored| stored.period.key == *key)?.clone(),
@@ -362,11 +403,16 @@ pub fn with_settled<T>(
                     "Ask for an earlier instant, or write what is due with credits.run_maintenance().",
                 ));
             }
+            watch::look(&mut book)?;
             store(&[Changes { book, before, time, places: &stored.places }]);
             continue;
         }
+        if access == Access::Write {
+            watch::look(&mut book)?;
+        }
         let result = work(&mut book)?;
         if access == Access::Write {
+            watch::look(&mut book)?;
             store(&[Changes { book, before, time, places: &stored.places }]);
         }
         return Ok(result);
@@ -482,7 +528,7 @@ fn chunk_worked(
     for ((stored, before), locked) in stored.iter().zip(before).zip(&customers) {
         let (mut book, before) = opened(stored, locked.time, before);
         let is_due = locked.time.next_due_at <= locked.time.now;
-        let is_last = match if is_due { settle::settle(&mut book, ENTRIES_PER_SLICE) } else { Ok(true) } {
+        let is_last = match if is_due { settled(&mut book) } else { Ok(true) } {
             Ok(is_last) => is_last,
             Err(error) => {
                 failed(&book.customer_id, error);
@@ -490,6 +536,10 @@ fn chunk_worked(
             }
         };
         work(&mut book, is_last);
+        if let Err(error) = watch::look(&mut book) {
+            failed(&book.customer_id, error);
+            continue;
+        }
         if !is_last {
             unfinished.push(locked.clone());
         }
@@ -502,6 +552,13 @@ fn chunk_worked(
     }
     store(&changes);
     unfinished
+}
+
+/// Settles a slice and looks at what is watched: one step. Whether it was the last slice.
+fn settled(book: &mut Book<'_>) -> Result<bool> {
+    let is_last = settle::settle(book, ENTRIES_PER_SLICE)?;
+    watch::look(book)?;
+    Ok(is_last)
 }
 
 /// A book with what is stored of its wallets (in the same order), and the due instant that its anchor has.
@@ -559,7 +616,15 @@ impl Changes<'_> {
             .filter(move |(after, before)| {
                 **after != before.wallet || head != before.head || (before.is_anchor && is_anchor_changed)
             })
-            .map(move |(wallet, before)| ChangedWallet { wallet, before, head, recorded_at, next_due_at, has_credited })
+            .map(move |(wallet, before)| ChangedWallet {
+                customer_id: &book.customer_id,
+                wallet,
+                before,
+                head,
+                recorded_at,
+                next_due_at,
+                has_credited,
+            })
     }
 }
 
@@ -581,7 +646,11 @@ pub fn store(changes: &[Changes<'_>]) {
     recurring::store(&books);
     contracts::store(&books);
     holds::store(&books);
+    invoice_lines::create(&books);
+    alerts::store(&books);
+    top_ups::store(&books);
     meter_periods::store(&books, &changes.iter().map(|changes| changes.places).collect::<Vec<_>>());
     ledger::append(&books);
     wallets::store(&changed);
+    outbox::write(&books);
 }

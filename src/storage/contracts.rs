@@ -1,4 +1,4 @@
-//! Contracts, and the invoice lines that make up for a minimum spend.
+//! Contracts.
 
 use super::codec::text;
 use super::columns::{Columns, due_until, of_customers};
@@ -6,7 +6,6 @@ use super::statement::{Access, Row, statements};
 use super::wallets::stored_code;
 use crate::domain::book::Book;
 use crate::domain::contract::{Contract, OnEnd};
-use crate::domain::invoice::TrueUp;
 use crate::domain::names::{ContractCode, CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
 
@@ -64,22 +63,6 @@ statements! {
             rolled_over_credits = excluded.rolled_over_credits,
             has_ended = excluded.has_ended,
             due_at = excluded.due_at";
-
-    /// New lines of many customers.
-    CREATE_TRUE_UPS(
-        TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, TEXTARRAYOID,
-        TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID
-    ) = "
-        insert into credits_data.invoice_lines (
-            customer_id, line_id, wallet, kind, contract, quantity, unit_price, amount, currency, period_start, period_end, created_at
-        )
-        select customer_id, line_id, wallet, 'true_up', contract, quantity, unit_price, amount, currency, period_start, period_end,
-               created_at
-        from (
-            select unnest($1) as customer_id, unnest($2) as line_id, unnest($3) as wallet, unnest($4) as contract,
-                   unnest($5) as quantity, unnest($6) as unit_price, unnest($7) as amount, unnest($8) as currency,
-                   unnest($9) as period_start, unnest($10) as period_end, unnest($11) as created_at
-        ) n";
 }
 
 fn contract(mut row: Row<'_>) -> Contract {
@@ -122,10 +105,9 @@ pub fn of_wallet(access: Access, customer_id: &CustomerId, wallet: &WalletCode) 
     OF_WALLET.with(|statement| statement.run(access, &parameters)).iter().map(contract).collect()
 }
 
-/// Stores the contracts and lines that some books created and changed.
+/// Stores the contracts that some books created and changed.
 pub fn store(books: &[&Book<'_>]) {
     store_contracts(&Columns::of(books, |book| book.contracts.created().chain(book.contracts.changed())));
-    create_true_ups(&Columns::of(books, |book| book.true_ups.iter()));
 }
 
 fn store_contracts(contracts: &Columns<'_, '_, Contract>) {
@@ -158,24 +140,4 @@ fn store_contracts(contracts: &Columns<'_, '_, Contract>) {
         contracts.column(|contract| Some(contract.rolled_over_credits)),
     ];
     STORE.with(|statement| statement.run(Access::Write, &parameters));
-}
-
-fn create_true_ups(true_ups: &Columns<'_, '_, TrueUp>) {
-    if true_ups.is_empty() {
-        return;
-    }
-    let parameters = [
-        true_ups.customers(),
-        true_ups.column(|true_up| Some(true_up.line_id)),
-        true_ups.column(|true_up| Some(true_up.wallet.to_string())),
-        true_ups.column(|true_up| Some(true_up.contract.to_string())),
-        true_ups.column(|true_up| Some(true_up.quantity)),
-        true_ups.column(|true_up| Some(true_up.unit_price)),
-        true_ups.column(|true_up| Some(true_up.amount)),
-        true_ups.column(|true_up| Some(true_up.currency.clone())),
-        true_ups.column(|true_up| Some(true_up.period_start)),
-        true_ups.column(|true_up| Some(true_up.period_end)),
-        true_ups.now(),
-    ];
-    CREATE_TRUE_UPS.with(|statement| statement.run(Access::Write, &parameters));
 }

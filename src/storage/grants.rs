@@ -147,6 +147,28 @@ statements! {
                    unnest($17) as metadata, unnest($18) as recurring_grant, unnest($19) as contract, unnest($20) as rolled_over
         ) n";
 
+    /// Grants that expire after $1 and until $2 of which nobody has been told, the next first. Index scan on grants_expiring.
+    EXPIRING(TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID) = "
+        select customer_id, grant_id
+        from credits_data.grants
+        where status = 'active'
+          and not expiring_noticed
+          and expires_at < 'infinity'
+          and expires_at > $1
+          and expires_at <= $2
+        order by expires_at
+        limit $3";
+
+    /// Primary key, one row each.
+    NOTICE(TEXTARRAYOID, UUIDARRAYOID) = "
+        update credits_data.grants g
+        set expiring_noticed = true
+        from (
+            select unnest($1) as customer_id, unnest($2) as grant_id
+        ) n
+        where g.customer_id = n.customer_id
+          and g.grant_id = n.grant_id";
+
     /// Sends riding grants back to their own rows: primary key, one row each. Their wallets' rows are stored after it.
     DISMOUNT(TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID) = "
         update credits_data.grants g
@@ -362,6 +384,22 @@ fn origin(recurring: Option<String>, contract: Option<String>, rolled_over: bool
         (None, Some(code), true) => Some(Origin::ContractRollover(code)),
         (None, None, _) => None,
     }
+}
+
+/// Up to `grants_max` live grants that expire until an instant, and of which nobody has been told.
+pub fn expiring(now: Timestamp, until: Timestamp, grants_max: i64) -> Vec<(CustomerId, Uuid)> {
+    let parameters = [Some(now.encode()), Some(until.encode()), Some(grants_max.encode())];
+    let rows = EXPIRING.with(|statement| statement.run(Access::Write, &parameters));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), row.take())).collect()
+}
+
+/// Keeps in mind that somebody was told of them.
+pub fn notice(grants: &[(CustomerId, Uuid)]) {
+    let parameters = [
+        Some(texts(grants.iter().map(|(customer_id, _)| Some(customer_id.as_str())))),
+        Some(array(grants.iter().map(|(_, grant)| Some(*grant)))),
+    ];
+    NOTICE.with(|statement| statement.run(Access::Write, &parameters));
 }
 
 /// Stores the grants that some books created and changed. Those that ride on their wallets' rows, before and after, are stored there

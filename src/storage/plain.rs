@@ -19,7 +19,7 @@ use crate::domain::usage::{DeductUsage, Scope};
 
 statements! {
     /// Takes the lock and the credits in one. Index scan on wallets_anchor, one row, HOT. No row: not plain, nothing is locked.
-    /// With its last credit a grant is exhausted, which is for its own row to say: hence more than $2.
+    /// With its last credit a grant is exhausted, which is for its own row to say: hence more than $2. At low_at an alert fires.
     /// The clock of RETURNING is read under the lock; the one stored may have been read before waiting for it.
     TAKE(TEXTOID, NUMERICOID, TEXTOID, TEXTOID) = "
         update credits_data.wallets
@@ -32,6 +32,7 @@ statements! {
           and wallet_count = 1
           and status = 'active'
           and head_remaining > $2
+          and (low_at is null or balance + held - $2 > low_at)
           and case when $3 is null then unit = $4 else wallet = $3 end
         returning wallet, balance, last_seq, last_recorded_at, credits.clock(), next_due_at, late_usage_grace = '0', head_grant_id,
                   has_own_prices";

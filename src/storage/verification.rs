@@ -1,8 +1,11 @@
 //! What `verify_ledger` reads: customers page by page, a customer's grants, a wallet's entries page by page. Read-only, one snapshot.
 
+use std::collections::HashMap;
+
 use super::codec::{Codec, text};
 use super::ledger::stored_kind;
 use super::statement::{Access, Row, statements};
+use crate::domain::amount::Amount;
 use crate::domain::names::{CustomerId, EventName, WalletCode};
 use crate::domain::verify::{PostedEntry, Violation};
 
@@ -49,8 +52,9 @@ statements! {
             when min(w.next_due_at) filter (where w.is_anchor) > least(
                 (select min(r.due_at) from credits_data.recurring_grants r where r.customer_id = $1 and r.due_at < 'infinity'),
                 (select min(k.due_at) from credits_data.contracts k where k.customer_id = $1 and k.due_at < 'infinity'),
-                (select min(h.due_at) from credits_data.holds h where h.customer_id = $1 and h.due_at < 'infinity'))
-                then 'the anchor is due later than a recurring grant, a contract or a hold'
+                (select min(h.due_at) from credits_data.holds h where h.customer_id = $1 and h.due_at < 'infinity'),
+                (select min(t.due_at) from credits_data.top_up_rules t where t.customer_id = $1 and t.due_at < 'infinity'))
+                then 'the anchor is due later than a recurring grant, a contract, a hold or a top-up'
             when max(w.last_recorded_at) filter (where w.is_anchor)
                 < (select max(e.recorded_at) from credits_data.entries e where e.customer_id = $1)
                 then 'the anchor''s time lies before that of an entry'
@@ -97,6 +101,58 @@ statements! {
           and e.kind in (11, 12, 13, 14)
         group by e.transaction_id
         having sum(case when e.kind in (11, 13) then e.credits else -e.credits end) <> 0";
+
+    /// Invoice lines against the entries they are of: by wallet, price and currency, up to the last entry that is on a line.
+    BROKEN_OVERAGE(TEXTOID) = "
+        with closed as (
+            select e.wallet, e.unit_price, e.currency, sum(case e.kind when 18 then e.credits else -e.credits end) as quantity
+            from credits_data.entries e
+            join credits_data.wallets w
+                on w.customer_id = e.customer_id
+               and w.wallet = e.wallet
+            where e.customer_id = $1
+              and e.kind in (18, 19)
+              and e.seq <= w.overage_closed_seq
+            group by e.wallet, e.unit_price, e.currency
+        ), lines as (
+            select l.wallet, l.unit_price, l.currency, sum(l.quantity) as quantity
+            from credits_data.invoice_lines l
+            where l.customer_id = $1
+              and l.kind = 'overage'
+            group by l.wallet, l.unit_price, l.currency
+        )
+        select coalesce(c.wallet, l.wallet),
+               'overage at ' || coalesce(c.unit_price, l.unit_price) || ' ' || coalesce(c.currency, l.currency) || ': lines have '
+               || trim_scale(coalesce(l.quantity, 0)) || ' credits, the entries that are on lines '
+               || trim_scale(coalesce(c.quantity, 0))
+        from closed c
+        full join lines l
+            on l.wallet = c.wallet
+           and l.unit_price = c.unit_price
+           and l.currency = c.currency
+        where coalesce(l.quantity, 0) <> coalesce(c.quantity, 0)
+        union all
+        select w.wallet, 'overage of entry ' || e.seq || ' is not on a line, and the wallet does not say that any is open'
+        from credits_data.wallets w
+        cross join lateral (
+            select min(o.seq) as seq
+            from credits_data.entries o
+            where o.customer_id = w.customer_id
+              and o.wallet = w.wallet
+              and o.kind in (18, 19)
+              and o.seq > w.overage_closed_seq
+        ) e
+        where w.customer_id = $1
+          and not w.has_open_overage
+          and e.seq is not null";
+
+    /// Credits of overage on the lines of each wallet.
+    INVOICED(TEXTOID) = "
+        select wallet, sum(quantity)
+        from credits_data.invoice_lines
+        where customer_id = $1
+          and kind = 'overage'
+        group by wallet";
 
     /// What meters counted against what the events in the ledger say, and against the values that are kept.
     BROKEN_METERS(TEXTOID) = "
@@ -200,9 +256,20 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
     violations.extend(holds.iter().map(|mut row| violation(1, row.take())));
     let meters = BROKEN_METERS.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(meters.iter().map(|mut row| violation(10, row.take())));
+    let overage = BROKEN_OVERAGE.with(|statement| statement.run(Access::Read, &parameters));
+    violations.extend(overage.iter().map(|mut row| {
+        let wallet = Some(row.take());
+        Violation { wallet, ..violation(9, row.take()) }
+    }));
     let anchor = BROKEN_ANCHOR.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(anchor.iter().filter_map(|mut row| Some(violation(1, row.optional()?))));
     violations
+}
+
+/// Credits of overage on the invoice lines of a customer's wallets.
+pub fn invoiced(customer_id: &CustomerId) -> HashMap<WalletCode, Amount> {
+    let rows = INVOICED.with(|statement| statement.run(Access::Read, &[Some(text(customer_id.as_str()))]));
+    rows.iter().map(|mut row| (WalletCode::stored(row.take()), row.take())).collect()
 }
 
 /// Rows that belong to no wallet, of a customer or of all, and a chart of accounts that was changed.

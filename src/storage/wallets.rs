@@ -12,14 +12,14 @@ use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::amount::Amount;
 use crate::domain::names::{CustomerId, WalletCode};
 use crate::domain::time::Timestamp;
-use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus};
+use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus, Watch};
 use crate::error::Result;
 
 macro_rules! column_list {
     () => {
         "wallet, unit, status::text, balance, held, scheduled, debt, overage, last_seq,
          name, priority, expires_after, overage_policy::text, overage_limit, overage_unit_price, overage_currency,
-         late_usage_grace, metadata::text, head_grant_id, head_remaining, is_anchor, ctid"
+         late_usage_grace, metadata::text, has_open_overage, overage_closed_seq, credited_level, low_at, high_at, has_top_up, head_grant_id, head_remaining, is_anchor, ctid"
     };
 }
 
@@ -138,7 +138,7 @@ statements! {
     /// the customers' locks. Tid scan, one row each.
     STORE(
         TIDARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, INT8ARRAYOID,
-        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID
+        TEXTARRAYOID, UUIDARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, NUMERICARRAYOID
     ) = "
         update credits_data.wallets w
         set balance = n.balance,
@@ -150,6 +150,7 @@ statements! {
             status = n.status::credits_data.wallet_status,
             head_grant_id = n.head_grant_id,
             head_remaining = n.head_remaining,
+            credited_level = n.credited_level,
             last_recorded_at = case when w.is_anchor then greatest(w.last_recorded_at, n.recorded_at) else w.last_recorded_at end,
             next_due_at = case when w.is_anchor then n.next_due_at else w.next_due_at end,
             credit_count = case when w.is_anchor then w.credit_count + n.credit_count else w.credit_count end
@@ -157,11 +158,27 @@ statements! {
             select unnest($1) as place, unnest($2) as balance, unnest($3) as held, unnest($4) as scheduled, unnest($5) as debt,
                    unnest($6) as overage, unnest($7) as last_seq, unnest($8) as status, unnest($9) as head_grant_id,
                    unnest($10) as head_remaining, unnest($11) as recorded_at, unnest($12) as next_due_at,
-                   unnest($13) as credit_count
+                   unnest($13) as credit_count, unnest($14) as credited_level
         ) n
         where w.ctid = n.place";
 
-    /// The next instant after one of each customer at which something of it falls due. One row of each of four indexes.
+    /// Stores what is watched of wallets, and what of their overage is on invoice lines, after [`STORE`]: it changes seldom. Primary key,
+    /// one row each.
+    STORE_WATCH(TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID, INT8ARRAYOID, NUMERICARRAYOID, NUMERICARRAYOID, BOOLARRAYOID) = "
+        update credits_data.wallets w
+        set has_open_overage = n.has_open_overage,
+            overage_closed_seq = n.overage_closed_seq,
+            low_at = n.low_at,
+            high_at = n.high_at,
+            has_top_up = n.has_top_up
+        from (
+            select unnest($1) as customer_id, unnest($2) as wallet, unnest($3) as has_open_overage, unnest($4) as overage_closed_seq,
+                   unnest($5) as low_at, unnest($6) as high_at, unnest($7) as has_top_up
+        ) n
+        where w.customer_id = n.customer_id
+          and w.wallet = n.wallet";
+
+    /// The next instant after one of each customer at which something of it falls due. One row of each of five indexes.
     NEXT_DUE_AFTER(TEXTARRAYOID, TIMESTAMPTZARRAYOID) = "
         select c.customer_id,
                least(
@@ -173,6 +190,8 @@ statements! {
                     where k.customer_id = c.customer_id and k.due_at > c.at and k.due_at < 'infinity' order by k.due_at limit 1),
                    (select h.due_at from credits_data.holds h
                     where h.customer_id = c.customer_id and h.due_at > c.at and h.due_at < 'infinity' order by h.due_at limit 1),
+                   (select t.due_at from credits_data.top_up_rules t
+                    where t.customer_id = c.customer_id and t.due_at > c.at and t.due_at < 'infinity' order by t.due_at limit 1),
                    'infinity')
         from unnest($1, $2) as c (customer_id, at)";
 
@@ -363,6 +382,10 @@ fn wallet(row: &mut Row) -> Wallet {
             late_usage_grace: row.take(),
             metadata: row.take(),
         },
+        has_open_overage: row.take(),
+        overage_closed_seq: row.take(),
+        credited_level: row.take(),
+        watch: Watch { low_at: row.optional(), high_at: row.optional(), has_top_up: row.take() },
     }
 }
 
@@ -376,6 +399,7 @@ pub fn stored_code<T>(code: String, from_code: impl Fn(&str) -> Option<T>) -> T 
 
 /// A wallet to be stored.
 pub struct ChangedWallet<'a> {
+    pub customer_id: &'a CustomerId,
     pub wallet: &'a Wallet,
     /// What is stored of it.
     pub before: &'a StoredWallet,
@@ -411,9 +435,37 @@ pub fn store(changed: &[ChangedWallet<'_>]) {
         column(changed, |row| Some(row.recorded_at)),
         column(changed, |row| Some(row.next_due_at)),
         column(changed, |row| Some(i64::from(row.has_credited))),
+        column(changed, |row| Some(row.wallet.credited_level)),
     ];
     let stored = STORE.with(|statement| statement.run(Access::Write, &parameters)).count();
     assert!(stored == changed.len(), "a wallet was changed elsewhere in the call that has read it");
+    store_watch(changed.iter().filter(|row| row.watch_changed()).collect());
+}
+
+impl ChangedWallet<'_> {
+    fn watch_changed(&self) -> bool {
+        let parts = |wallet: &Wallet| (wallet.has_open_overage, wallet.overage_closed_seq, wallet.watch);
+        parts(self.wallet) != parts(&self.before.wallet)
+    }
+}
+
+fn store_watch(changed: Vec<&ChangedWallet<'_>>) {
+    if changed.is_empty() {
+        return;
+    }
+    fn column<T: Codec>(changed: &[&ChangedWallet<'_>], value: impl Fn(&Wallet) -> Option<T>) -> Parameter {
+        Some(array(changed.iter().map(|row| value(row.wallet))))
+    }
+    let parameters = [
+        Some(texts(changed.iter().map(|row| Some(row.customer_id.as_str())))),
+        Some(texts(changed.iter().map(|row| Some(row.wallet.code.as_str())))),
+        column(&changed, |wallet| Some(wallet.has_open_overage)),
+        column(&changed, |wallet| Some(wallet.overage_closed_seq)),
+        column(&changed, |wallet| wallet.watch.low_at),
+        column(&changed, |wallet| wallet.watch.high_at),
+        column(&changed, |wallet| Some(wallet.watch.has_top_up)),
+    ];
+    STORE_WATCH.with(|statement| statement.run(Access::Write, &parameters));
 }
 
 fn settings_parameters(settings: &WalletSettings) -> [Option<pg_sys::Datum>; 9] {

@@ -8,7 +8,7 @@ use crate::books::{everything, grant, new_books};
 
 /// A valid call of every function of schema `credits`, with every argument named. `$grant` is the id of a live grant of acme's,
 /// `used` a transaction of usage that can be refunded, `monthly` a recurring grant, `deal` a contract, `held` an open hold, `metered` an event
-/// that the meter `tokens` counts.
+/// that the meter `tokens` counts, `$line`, `$top_up` and `$alert` the ids of the only ones there are.
 const CALLS: &[(&str, &[(&str, &str)])] = &[
     ("clock", &[]),
     ("chart_of_accounts", &[]),
@@ -291,6 +291,46 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("unit", "'credits'"),
         ],
     ),
+    ("close_overage", &[("customer_id", "'acme'"), ("as_of", "'2026-01-01 00:00+00'"), ("batch_size", "10")]),
+    ("mark_invoiced", &[("customer_id", "'acme'"), ("line_id", "$line"), ("invoice_reference", "'invoice'")]),
+    (
+        "set_auto_top_up",
+        &[
+            ("customer_id", "'acme'"),
+            ("wallet", "'default'"),
+            ("threshold", "10"),
+            ("amount", "100"),
+            ("target_balance", "null"),
+            ("payment_method_id", "'card'"),
+            ("cooldown", "'1 hour'"),
+            ("max_per_period", "3"),
+            ("period", "'1 day'"),
+            ("expires_after", "'30 days'"),
+            ("unit_price", "0.5"),
+            ("currency", "'USD'"),
+            ("enabled", "true"),
+        ],
+    ),
+    ("request_top_up", &[("customer_id", "'acme'"), ("wallet", "'promo'"), ("amount", "5")]),
+    ("claim_top_ups", &[("batch_size", "10"), ("lease", "'1 minute'")]),
+    ("complete_top_up", &[("customer_id", "'acme'"), ("top_up_id", "$top_up"), ("payment_reference", "'payment'")]),
+    (
+        "fail_top_up",
+        &[("customer_id", "'acme'"), ("top_up_id", "$top_up"), ("reason", "'declined'"), ("retry_after", "'1 hour'")],
+    ),
+    (
+        "create_alert",
+        &[
+            ("customer_id", "'acme'"),
+            ("wallet", "'default'"),
+            ("threshold_percent", "20"),
+            ("threshold_credits", "null"),
+            ("rearm", "30"),
+            ("webhook_url", "null"),
+            ("secret", "null"),
+        ],
+    ),
+    ("drop_alert", &[("customer_id", "'acme'"), ("alert_id", "$alert")]),
     ("expire_grants", &[("batch_size", "10")]),
     ("renew_grants", &[("batch_size", "10")]),
     ("run_maintenance", &[("batch_size", "10")]),
@@ -463,14 +503,24 @@ fn new_inputs(rule: &str) -> (Session, String) {
          select credits.create_meter('tokens', 'metered', value_property => 'n');
          select credits.create_recurring_grant('acme', 'monthly', 10, '1 month');
          select credits.create_contract('acme', 'deal', 30, '2026-01-01 00:00+00', '2026-07-01 00:00+00', installments => 3);
-         select * from credits.hold_credits('acme', 15, '1 hour', idempotency_key => 'held')",
+         select * from credits.hold_credits('acme', 15, '1 hour', idempotency_key => 'held');
+         select credits.create_wallet('acme', 'billed', unit => 'calls', overage_policy => 'invoice', overage_unit_price => 1,
+             overage_currency => 'USD');
+         select * from credits.deduct_usage('acme', 5, wallet => 'billed');
+         select credits.request_top_up('acme', 'default', 5), credits.create_alert('acme', 'default', 10)",
     );
+    session.set_clock("2026-01-01 00:00:01+00");
+    session.exec("select * from credits.close_overage('acme')");
     (session, format!("'{grant_id}'"))
 }
 
 fn call(function: &str, arguments: &[(&str, &str)], grant_id: &str) -> String {
     let arguments: Vec<String> = arguments.iter().map(|(name, value)| format!("{name} => {value}")).collect();
-    format!("select * from credits.{function}({})", arguments.join(", ").replace("$grant", grant_id))
+    let mut arguments = arguments.join(", ").replace("$grant", grant_id);
+    for (name, view) in [("line", "invoice_lines"), ("top_up", "top_ups"), ("alert", "alerts")] {
+        arguments = arguments.replace(&format!("${name}"), &format!("(select {name}_id from credits.{view})"));
+    }
+    format!("select * from credits.{function}({arguments})")
 }
 
 fn valid_call(function: &str) -> Vec<(&'static str, &'static str)> {
@@ -632,6 +682,8 @@ fn ids_codes_keys_and_names_have_1_to_255_bytes() {
         "recurring_grant",
         "contract",
         "hold_id",
+        "invoice_reference",
+        "payment_reference",
     ];
     for (function, arguments) in functions(&mut session) {
         for (position, argument) in arguments.iter().enumerate() {

@@ -8,10 +8,11 @@ use crate::recurring::recurring;
 
 const RUN: &str = "select * from credits.run_maintenance() order by task";
 
-const NOTHING: [&str; 7] = [
+const NOTHING: [&str; 8] = [
     "activate_grants|0|0|f",
     "expire_grants|0|0|f",
     "lapse_holds|0|0|f",
+    "notice_expiring|0|0|f",
     "process_inbox|0|0|f",
     "renew_grants|0|0|f",
     "repay_debt|0|0|f",
@@ -49,6 +50,7 @@ fn maintenance_tells_of_every_task_what_it_did() {
             "activate_grants|2|17|f",
             "expire_grants|2|30|f",
             "lapse_holds|1|20|f",
+            "notice_expiring|0|0|f",
             "process_inbox|0|0|f",
             "renew_grants|1|100|f",
             "repay_debt|1|4|f",
@@ -158,6 +160,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
         "clock",
         "expire_grants",
         "lapse_holds",
+        "notice_expiring",
         "process_inbox",
         "renew_grants",
         "repay_debt",
@@ -166,7 +169,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
     ];
     assert_eq!(session.lines("select task from credits.job_health order by task"), tasks);
     session.set_clock("2026-01-30 00:00+00");
-    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox') order by task");
+    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox', 'notice_expiring') order by task");
     assert_eq!(
         due,
         [
@@ -185,6 +188,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
             "activate_grants|t|2|0||",
             "expire_grants|t|2|0||",
             "lapse_holds|t|1|0||",
+            "notice_expiring|t|0|0||",
             "process_inbox|t|0|0||",
             "renew_grants|t|1|0||",
             "repay_debt|t|1|0||",

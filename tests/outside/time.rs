@@ -138,6 +138,7 @@ fn maintenance_works_in_bounded_batches_until_nothing_is_due() {
             "activate_grants|0|0|f",
             "expire_grants|0|0|f",
             "lapse_holds|0|0|f",
+            "notice_expiring|0|0|f",
             "process_inbox|0|0|f",
             "renew_grants|0|0|f",
             "repay_debt|0|0|f",

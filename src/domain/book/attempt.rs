@@ -27,6 +27,7 @@ impl Journal {
 pub struct Mark {
     wallets: Vec<WalletTotals>,
     entries: usize,
+    events: usize,
     noted: usize,
 }
 
@@ -37,6 +38,7 @@ struct WalletTotals {
     scheduled: Amount,
     debt: Amount,
     overage: Amount,
+    has_open_overage: bool,
     last_seq: i64,
 }
 
@@ -49,9 +51,15 @@ impl Book<'_> {
             scheduled: wallet.scheduled,
             debt: wallet.debt,
             overage: wallet.overage,
+            has_open_overage: wallet.has_open_overage,
             last_seq: wallet.last_seq,
         });
-        Mark { wallets: totals.collect(), entries: self.entries.len(), noted: self.journal.grants.len() }
+        Mark {
+            wallets: totals.collect(),
+            entries: self.entries.len(),
+            events: self.events.len(),
+            noted: self.journal.grants.len(),
+        }
     }
 
     /// Takes back every movement since the mark.
@@ -65,14 +73,16 @@ impl Book<'_> {
         }
         self.journal.is_kept = true;
         for (wallet, totals) in self.wallets.iter_mut().zip(mark.wallets) {
-            let WalletTotals { balance, held, scheduled, debt, overage, last_seq } = totals;
+            let WalletTotals { balance, held, scheduled, debt, overage, has_open_overage, last_seq } = totals;
             wallet.balance = balance;
             wallet.held = held;
             wallet.scheduled = scheduled;
             wallet.debt = debt;
             wallet.overage = overage;
+            wallet.has_open_overage = has_open_overage;
             wallet.last_seq = last_seq;
         }
+        self.events.truncate(mark.events);
         for entry in self.entries.drain(mark.entries..) {
             let opened = &mut self.transactions[entry.transaction];
             opened.lines -= 1;

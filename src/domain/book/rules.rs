@@ -10,6 +10,7 @@ use crate::domain::entry::Line;
 use crate::domain::grant::{Grant, GrantStatus, Origin};
 use crate::domain::hold::Hold;
 use crate::domain::names::{ContractCode, RecurringCode, TransactionId, WalletCode};
+use crate::domain::overage::OpenOverage;
 use crate::domain::recurring::RecurringGrant;
 use crate::domain::time::Timestamp;
 
@@ -23,6 +24,7 @@ impl Book<'_> {
             self.contracts.keep(contract.code.clone(), contract);
         }
         self.read_holds_due(until);
+        self.read_top_up_rules_due(until);
     }
 
     fn read_holds_due(&mut self, until: Timestamp) {
@@ -131,6 +133,12 @@ impl Book<'_> {
     /// Overage to be invoiced of a wallet's stored entries since an instant, less refunds; settling writes none.
     pub fn overage_since(&self, wallet: &WalletCode, from: Timestamp) -> Amount {
         self.reader.overage_since(wallet, from)
+    }
+
+    /// Overage of a wallet that is not on an invoice line, of what is stored; settling writes none.
+    pub fn open_overage(&self, wallet: usize, before: Timestamp) -> Vec<OpenOverage> {
+        let wallet = &self.wallets[wallet];
+        self.reader.open_overage(&wallet.code, wallet.overage_closed_seq, before)
     }
 
     /// What was given back of a hold that has ended, now or before.

@@ -55,6 +55,10 @@ pub fn wallet(code: &str, unit: &str, settings: WalletSettings) -> Wallet {
         scheduled: Amount::ZERO,
         debt: Amount::ZERO,
         overage: Amount::ZERO,
+        has_open_overage: false,
+        overage_closed_seq: 0,
+        credited_level: Amount::ZERO,
+        watch: crate::domain::wallet::Watch::default(),
         last_seq: 0,
     }
 }

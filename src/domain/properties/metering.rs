@@ -60,6 +60,10 @@ fn wallet(policy: OveragePolicy) -> Wallet {
         scheduled: Amount::ZERO,
         debt: Amount::ZERO,
         overage: Amount::ZERO,
+        has_open_overage: false,
+        overage_closed_seq: 0,
+        credited_level: Amount::ZERO,
+        watch: crate::domain::wallet::Watch::default(),
         last_seq: 0,
     }
 }

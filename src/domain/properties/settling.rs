@@ -29,8 +29,8 @@ fn other_rows(store: &Store) -> Vec<String> {
     let first_entry = |id: &TransactionId| store.entries.iter().position(|entry| entry.transaction_id == *id);
     let mut holds: Vec<_> = store.holds.values().map(|hold| (first_entry(&hold.id), hold.status, hold.expires_at)).collect();
     holds.sort_by_key(|(entry, _, _)| *entry);
-    let true_ups = store.true_ups.iter().map(|line| {
-        let what = (line.contract.as_str(), line.quantity, line.amount, &line.currency);
+    let true_ups = store.lines.iter().map(|line| {
+        let what = (&line.contract, line.quantity, line.amount, &line.currency);
         format!("{what:?} {:?}", (line.period_start, line.period_end))
     });
     let wallets = store.wallets.iter().map(|wallet| format!("{wallet:?}"));
@@ -73,7 +73,7 @@ fn shown(store: &Store, book: &mut Book<'_>) -> Vec<String> {
         format!("{state:?} {:?}", grant.terms)
     });
     let wallets = (0..book.wallets.len()).map(|index| format!("{:?} {:?}", book.wallets[index], book.next_expiry(index)));
-    let true_ups = store.true_ups.len() + book.true_ups.len();
+    let true_ups = store.lines.len() + book.lines.len();
     let written = format!("{} entries, {true_ups} true-ups", store.entries.len() + book.entries.len());
     wallets.chain(grants).chain(recurring).chain(contracts).chain(holds).chain([written]).collect()
 }

@@ -14,20 +14,24 @@ use crate::domain::book::Book;
 use crate::domain::chart::Kind;
 use crate::domain::contract::Contract;
 use crate::domain::entry::{Line, Movement, Recorded, Referring, Repayment};
+use crate::domain::event::Event;
 use crate::domain::grant::{Grant, GrantStatus, Origin, SpendingOrder};
 use crate::domain::hold::Hold;
-use crate::domain::invoice::TrueUp;
+use crate::domain::invoice::InvoiceLine;
 use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
 use crate::domain::metering::Metered;
 use crate::domain::names::{ContractCode, CustomerId, EventName, RecurringCode, TransactionId, WalletCode};
+use crate::domain::overage::OpenOverage;
 use crate::domain::reader::{Ids, Reader};
 use crate::domain::recurring::RecurringGrant;
 use crate::domain::request::Fingerprint;
 use crate::domain::rows::Rows;
 use crate::domain::settle;
 use crate::domain::time::Timestamp;
+use crate::domain::top_up::{TopUp, TopUpRule, TopUpStatus};
 use crate::domain::verify::{PostedEntry, Replay, Violation};
 use crate::domain::wallet::Wallet;
+use crate::domain::watch::{self, Alert};
 use crate::error::Result;
 
 /// A row of the ledger.
@@ -70,7 +74,11 @@ pub struct Store {
     pub recurring: BTreeMap<RecurringCode, RecurringGrant>,
     pub contracts: BTreeMap<ContractCode, Contract>,
     pub holds: BTreeMap<TransactionId, Hold>,
-    pub true_ups: Vec<TrueUp>,
+    pub lines: Vec<InvoiceLine>,
+    pub alerts: BTreeMap<Uuid, Alert>,
+    pub top_up_rules: BTreeMap<WalletCode, TopUpRule>,
+    pub top_ups: BTreeMap<Uuid, TopUp>,
+    pub events: Vec<Event>,
     pub meter_periods: BTreeMap<PeriodKey, MeterPeriod>,
     pub meter_values: BTreeMap<ValueKey, MeterValue>,
     pub next_due_at: Timestamp,
@@ -86,7 +94,11 @@ impl Store {
             recurring: BTreeMap::new(),
             contracts: BTreeMap::new(),
             holds: BTreeMap::new(),
-            true_ups: Vec::new(),
+            lines: Vec::new(),
+            alerts: BTreeMap::new(),
+            top_up_rules: BTreeMap::new(),
+            top_ups: BTreeMap::new(),
+            events: Vec::new(),
             meter_periods: BTreeMap::new(),
             meter_values: BTreeMap::new(),
             next_due_at: Timestamp::NEVER,
@@ -118,8 +130,10 @@ impl Store {
         let is_due = self.next_due_at <= now;
         if is_due {
             assert!(settle::settle(&mut book, usize::MAX)?);
+            watch::look(&mut book)?;
         }
         let result = work(&mut book)?;
+        watch::look(&mut book)?;
         let next_due_at = if is_due { book.next_due_at() } else { self.next_due_at.min(book.earliest_due()) };
         let changes = Changes::of(&book, &order);
         self.apply(changes, next_due_at);
@@ -158,7 +172,11 @@ impl Store {
         put(&mut self.holds, changes.holds);
         put(&mut self.meter_periods, changes.meter_periods);
         put(&mut self.meter_values, changes.meter_values);
-        self.true_ups.extend(changes.true_ups);
+        self.lines.extend(changes.lines);
+        put(&mut self.alerts, changes.alerts);
+        put(&mut self.top_up_rules, changes.top_up_rules);
+        put(&mut self.top_ups, changes.top_ups);
+        self.events.extend(changes.events);
         self.next_due_at = next_due_at;
         let due_at = self.due_at(|_| true);
         assert!(self.next_due_at <= due_at, "next due at {}, but something is due at {due_at}", self.next_due_at);
@@ -170,7 +188,8 @@ impl Store {
         let recurring = self.recurring.values().map(RecurringGrant::due_at);
         let contracts = self.contracts.values().map(Contract::due_at);
         let holds = self.holds.values().map(Hold::due_at);
-        grants.chain(recurring).chain(contracts).chain(holds).filter(counts).min().unwrap_or(Timestamp::NEVER)
+        let top_ups = self.top_up_rules.values().map(|rule| rule.due_at);
+        grants.chain(recurring).chain(contracts).chain(holds).chain(top_ups).filter(counts).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// A wallet's entries as verification reads them.
@@ -202,7 +221,7 @@ pub fn replay(wallet: &Wallet, grants: &[Grant], index: usize, entries: &[Posted
     for entry in entries {
         replay.entry(entry);
     }
-    replay.finish(None)
+    replay.finish(None, Amount::ZERO)
 }
 
 fn put<K: Ord, T>(stored: &mut BTreeMap<K, T>, rows: Vec<(K, T)>) {
@@ -224,7 +243,11 @@ struct Changes {
     holds: Vec<(TransactionId, Hold)>,
     meter_periods: Vec<(PeriodKey, MeterPeriod)>,
     meter_values: Vec<(ValueKey, MeterValue)>,
-    true_ups: Vec<TrueUp>,
+    lines: Vec<InvoiceLine>,
+    alerts: Vec<(Uuid, Alert)>,
+    top_up_rules: Vec<(WalletCode, TopUpRule)>,
+    top_ups: Vec<(Uuid, TopUp)>,
+    events: Vec<Event>,
 }
 
 impl Changes {
@@ -259,7 +282,11 @@ impl Changes {
             holds: wanted(&book.holds, |hold| hold.id.clone()),
             meter_periods: wanted(&book.meter_periods, |period| period.key.clone()),
             meter_values: wanted(&book.meter_values, |value| value.key.clone()),
-            true_ups: book.true_ups.clone(),
+            lines: book.lines.clone(),
+            alerts: wanted(&book.alerts, |alert| alert.id),
+            top_up_rules: wanted(&book.top_up_rules, |rule| rule.wallet.clone()),
+            top_ups: wanted(&book.top_ups, |top_up| top_up.id),
+            events: book.events.clone(),
         }
     }
 }
@@ -361,8 +388,8 @@ impl Reader for Session<'_> {
     }
 
     fn last_value(&self, period: &PeriodKey, without: &ValueKey) -> Option<MeterValue> {
-        let of_period = self.store.meter_values.values().filter(|value| value.key.period == *period);
-        of_period.filter(|value| value.events > 0 && value.key != *without).next_back().cloned()
+        let mut of_period = self.store.meter_values.values().filter(|value| value.key.period == *period);
+        of_period.rfind(|value| value.events > 0 && value.key != *without).cloned()
     }
 
     fn next_due_after(&self, after: Timestamp) -> Timestamp {
@@ -421,6 +448,70 @@ impl Reader for Session<'_> {
         let charged = entries().filter(|entry| entry.movement.kind == Kind::Overage);
         let in_term = charged.filter(|entry| entry.movement.occurred_at >= from);
         in_term.map(|entry| entry.movement.credits - refunded(entry.seq)).sum()
+    }
+
+    fn open_overage(&self, wallet: &WalletCode, after_seq: i64, before: Timestamp) -> Vec<OpenOverage> {
+        let wallet = self.stored_index(wallet);
+        let mut open: Vec<OpenOverage> = Vec::new();
+        for entry in self.store.entries.iter().filter(|entry| entry.wallet == wallet && entry.seq > after_seq) {
+            let sign = entry.movement.kind.effect().overage;
+            let Some((unit_price, currency)) = entry.movement.price.clone().filter(|_| sign != 0) else {
+                continue;
+            };
+            let is_older = entry.movement.occurred_at < before;
+            let is_same = |other: &&mut OpenOverage| {
+                (other.unit_price, &other.currency, other.is_older) == (unit_price, &currency, is_older)
+            };
+            match open.iter_mut().find(is_same) {
+                Some(open) => {
+                    open.quantity += entry.movement.credits.signed(sign);
+                    open.last_seq = entry.seq;
+                }
+                None => open.push(OpenOverage {
+                    quantity: entry.movement.credits.signed(sign),
+                    from: entry.movement.occurred_at,
+                    last_seq: entry.seq,
+                    unit_price,
+                    currency,
+                    is_older,
+                }),
+            }
+        }
+        open
+    }
+
+    fn alerts_of(&self, wallet: &WalletCode) -> Vec<Alert> {
+        self.store.alerts.values().filter(|alert| alert.wallet == *wallet && alert.dropped_at.is_none()).cloned().collect()
+    }
+
+    fn alert(&self, id: Uuid) -> Option<Alert> {
+        self.store.alerts.get(&id).cloned()
+    }
+
+    fn top_up_rule(&self, wallet: &WalletCode) -> Option<TopUpRule> {
+        self.store.top_up_rules.get(wallet).cloned()
+    }
+
+    fn top_up_rules_due_until(&self, until: Timestamp) -> Vec<TopUpRule> {
+        due(self.store.top_up_rules.values(), |rule| rule.due_at, until)
+    }
+
+    fn open_top_up(&self, wallet: &WalletCode) -> Option<TopUp> {
+        let mut of_wallet = self.store.top_ups.values().filter(|top_up| top_up.wallet == *wallet);
+        of_wallet.find(|top_up| top_up.status == TopUpStatus::Open).cloned()
+    }
+
+    fn top_up(&self, id: Uuid) -> Option<TopUp> {
+        self.store.top_ups.get(&id).cloned()
+    }
+
+    fn recent_top_ups(&self, wallet: &WalletCode, top_ups_max: i64) -> Vec<TopUp> {
+        let counts = |status: TopUpStatus| matches!(status, TopUpStatus::Open | TopUpStatus::Succeeded);
+        let of_wallet = self.store.top_ups.values().filter(|top_up| top_up.wallet == *wallet && counts(top_up.status));
+        let mut recent: Vec<TopUp> = of_wallet.cloned().collect();
+        recent.sort_by_key(|top_up| std::cmp::Reverse((top_up.requested_at, top_up.id)));
+        recent.truncate(top_ups_max as usize);
+        recent
     }
 
     fn repayments(&self, wallet: &WalletCode) -> Vec<Repayment> {

@@ -5,7 +5,7 @@ use super::{History, at, code_of, status_of};
 use crate::domain::book::Book;
 use crate::domain::grant::GrantStatus;
 use crate::domain::hold::HoldStatus;
-use crate::domain::invoice::TrueUp;
+use crate::domain::invoice::InvoiceLine;
 use crate::domain::names::ContractCode;
 use crate::domain::properties::model::{Block, HoldState, State};
 use crate::domain::properties::requests::{CREDIT, NEVER};
@@ -87,10 +87,10 @@ impl History {
             let got = (contract.granted, contract.end(), contract.has_ended);
             assert_eq!(got, (expected.granted, at(expected.end()), expected.has_ended), "progress of contract {code}");
         }
-        let got: Vec<_> = self.subject.store.true_ups.iter().chain(&book.true_ups).map(plain).collect();
+        let got: Vec<_> = self.subject.store.lines.iter().chain(&book.lines).map(plain).collect();
         let cents = CREDIT / 100;
         let expected = self.model.true_ups.iter().map(|(code, quantity, money, starts, ends)| {
-            (contract_code(*code), *quantity, money * cents, at(*starts), at(*ends))
+            (Some(contract_code(*code)), *quantity, money * cents, at(*starts), at(*ends))
         });
         assert_eq!(got, expected.collect::<Vec<_>>(), "true-ups: contract, quantity, amount and term");
     }
@@ -112,6 +112,6 @@ impl History {
     }
 }
 
-fn plain(line: &TrueUp) -> (ContractCode, i128, i128, Timestamp, Timestamp) {
+fn plain(line: &InvoiceLine) -> (Option<ContractCode>, i128, i128, Timestamp, Timestamp) {
     (line.contract.clone(), line.quantity.units(), line.amount.units(), line.period_start, line.period_end)
 }

@@ -3,6 +3,7 @@
 use super::rules::{APRIL, FEBRUARY, MARCH, day, quarterly};
 use super::{PLAIN, books, charged, deducted, hour, refunded};
 use crate::domain::grant::GrantStatus;
+use crate::domain::names::ContractCode;
 use crate::domain::properties::history::Subject;
 use crate::domain::properties::requests::rules::{Every, NewContract, Rule};
 use crate::domain::properties::requests::{CREDIT, Credits, HOUR, Mode, Outcome, Policy, Request, START, Setup};
@@ -19,8 +20,16 @@ fn cancel(books: &mut Subject, code: usize) {
 
 /// Contract, quantity in credits and amount in cents of each true-up.
 fn true_ups(books: &Subject) -> Vec<(&str, Credits, Credits)> {
-    let lines = books.store.true_ups.iter();
-    lines.map(|line| (line.contract.as_str(), line.quantity.units() / CREDIT, line.amount.units() * 100 / CREDIT)).collect()
+    let lines = books.store.lines.iter();
+    lines
+        .map(|line| {
+            (
+                line.contract.as_ref().map_or("", ContractCode::as_str),
+                line.quantity.units() / CREDIT,
+                line.amount.units() * 100 / CREDIT,
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -178,7 +187,7 @@ fn a_minimum_spend_charges_what_was_not_used_of_it() {
     assert_eq!(books.refund(0, Some(10)), refunded(10, 0));
     books.wait(day(300), true);
     assert_eq!(true_ups(&books), [("alpha", 79, 988)], "79 at 0.125 are 9.875, half to even 9.88");
-    let line = &books.store.true_ups[0];
+    let line = &books.store.lines[0];
     assert_eq!([line.period_start, line.period_end].map(|at| at.to_postgres()), [START, day(APRIL)]);
 }
 
