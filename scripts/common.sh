@@ -93,6 +93,14 @@ copy_server() {
     [[ $("$PG_BIN/pg_config" --pkglibdir) == "$PG_TREE"/* ]] || die "$PG_BIN/pg_config names folders outside of $PG_TREE"
 }
 
+as_root() {
+    if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+}
+
 # Runs a command as the user the servers belong to: postgres if we are root (PostgreSQL refuses root), else ourselves.
 as_server() {
     if [[ $(id -u) == 0 ]]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi

@@ -11,14 +11,6 @@ then open a new shell and run this again."
 
 is_installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
 
-as_root() {
-    if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
-}
-
-apt_install() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
-}
-
 # Debian's packages create and start a cluster called main when a server is installed. Nobody asked for one here, so that
 # is switched off while we install, and the switch is removed again.
 no_main_cluster=/etc/postgresql-common/createcluster.d/pg_credits.conf

@@ -105,7 +105,11 @@ sql_tests() {
 for part in "${parts[@]}"; do
     case $part in
         unit) cargo_tests unit --lib ;;
-        outside) cargo_tests outside --test '*' ;;
+        outside)
+            # Without them only the tests of the examples fail, and say so.
+            "$ROOT/scripts/example_prerequisites.sh" || say "The examples cannot be tested"
+            cargo_tests outside --test '*'
+            ;;
         regress) sql_tests regress sql sql regress/pg_regress ;;
         isolation) sql_tests isolation specs spec isolation/pg_isolation_regress ;;
         *) die "no such part: $part" ;;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 /// The folder that the scripts keep everything private in: `PG_CREDITS_RUN_DIR`, or else where
 /// `scripts/build_private.sh` left the link `target/run`.
-fn run_dir() -> PathBuf {
+pub fn run_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("PG_CREDITS_RUN_DIR") {
         return dir.into();
     }

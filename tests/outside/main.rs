@@ -16,6 +16,7 @@ mod crash;
 mod cron;
 mod dump_restore;
 mod entitlement;
+mod examples;
 mod grants;
 mod holds;
 mod holds_calls;
