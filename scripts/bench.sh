@@ -76,6 +76,9 @@ for database in plain long; do
     sql -d "$database" -v customers="$customers" -f benches/warm.sql >/dev/null
 done
 
+say "Watching as many customers again: two alerts and an auto top-up each"
+sql -d plain -v customers="$customers" -f benches/watched.sql >/dev/null
+
 say "Defining meters, and each customer's first events"
 sql -d plain -v customers="$customers" -f benches/meters.sql >/dev/null
 sql -d plain -f benches/batches.sql >/dev/null
@@ -96,6 +99,7 @@ for round in $(seq "$rounds"); do
     say "Round $round of $rounds"
     measure floor plain "$clients" floor
     measure deduct_usage plain "$clients" deduct
+    measure deduct_usage_watched plain "$clients" deduct_watched
     measure tpcb plain "$clients" tpcb
     measure record_usage plain "$clients" record
     measure record_usage_two_meters plain "$clients" record_two_meters
@@ -201,6 +205,7 @@ say "Results: medians of $rounds rounds of $seconds s, $clients sessions, Postgr
 line() { printf '%-46s %10.0f/s   %s\n' "$1" "$(median "$2")" "${3:-}"; }
 line "floor: one update, one insert" floor "1.00"
 line "deduct_usage, $customers customers" deduct_usage "$(ratio deduct_usage floor) of the floor (to reach 0.50), $(ratio deduct_usage tpcb) of TPC-B (to reach 1.4)"
+line "deduct_usage, with 2 alerts and a top-up" deduct_usage_watched "costs $(ratio deduct_usage deduct_usage_watched) times the same without"
 line "pgbench's TPC-B" tpcb ""
 line "record_usage, an event of one meter" record_usage "costs $(ratio deduct_usage record_usage) times deduct_usage (at most 1.4)"
 line "record_usage, two meters, one with tiers" record_usage_two_meters "costs $(ratio deduct_usage record_usage_two_meters) times deduct_usage"

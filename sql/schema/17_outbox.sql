@@ -70,6 +70,7 @@ create table credits_data.webhook_deliveries (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 create index webhook_deliveries_due on credits_data.webhook_deliveries (endpoint_id, next_attempt_at, event_number)
     where status = 'pending';
+create index webhook_deliveries_dead on credits_data.webhook_deliveries (endpoint_id) where status = 'dead';
 create index webhook_deliveries_event on credits_data.webhook_deliveries (event_id);
 comment on table credits_data.webhook_deliveries is 'An event to be delivered to an endpoint: one row for each endpoint that subscribed when it was written.';
 comment on column credits_data.webhook_deliveries.delivery_id is 'UUIDv7.';
@@ -93,6 +94,7 @@ comment on index credits_data.events_event_id_key is 'An event by its id.';
 comment on index credits_data.events_to_pull is 'Events that nobody has acknowledged, the oldest first.';
 comment on index credits_data.webhook_deliveries_pkey is 'A delivery by its id.';
 comment on index credits_data.webhook_deliveries_due is 'What is to be attempted next, endpoint by endpoint.';
+comment on index credits_data.webhook_deliveries_dead is 'What was given up, endpoint by endpoint.';
 comment on index credits_data.webhook_deliveries_event is 'The deliveries of an event.';
 comment on sequence credits_data.events_event_number_seq is 'Numbers events as they are written.';
 comment on constraint webhook_endpoints_pkey on credits_data.webhook_endpoints is 'An endpoint by its id.';

@@ -260,8 +260,67 @@ from pg_catalog.pg_stat_activity s
 where s.datname = current_database()
   and s.pid <> pg_backend_pid()
   and s.backend_xmin is not null
-  and s.xact_start < clock_timestamp() - interval '1 minute';
-comment on view credits.job_health is 'One row for each task of maintenance: when it ran last, how many items are due now, since when. detail is null if all is well. Row clock: wallets that a test clock left in the future; row snapshots: sessions whose old snapshot slows hot wallets down (as far as the reader may see other sessions).';
+  and s.xact_start < clock_timestamp() - interval '1 minute'
+union all
+select
+    'webhooks',
+    max(d.attempted_at),
+    null,
+    count(*),
+    min(d.created_at),
+    nullif(concat_ws('; ',
+        case when min(d.created_at) < clock_timestamp() - interval '5 minutes'
+            then 'undelivered for more than 5 minutes: see last_error in credits.webhook_deliveries, and whether a worker runs (credits.webhook_database)'
+        end,
+        case when dead.deliveries > 0
+            then dead.deliveries || ' deliveries were given up: credits.replay_webhook() tries one again'
+        end,
+        case when disabled.endpoints > 0 then disabled.endpoints || ' endpoints are disabled: see credits.webhook_endpoints' end), '')
+from (select count(*) as deliveries from credits_data.webhook_deliveries where status = 'dead') dead
+cross join (select count(*) as endpoints from credits_data.webhook_endpoints where disabled_at is not null) disabled
+left join (
+    select p.created_at, p.attempted_at
+    from credits_data.webhook_deliveries p
+    join credits_data.webhook_endpoints e
+        on e.endpoint_id = p.endpoint_id
+       and e.disabled_at is null
+    where p.status = 'pending'
+) d on true
+group by dead.deliveries, disabled.endpoints
+union all
+select
+    'claim_events',
+    pulled.acknowledged_at,
+    null,
+    count(v.event_number),
+    min(v.written_at),
+    case when min(v.written_at) < pulled.acknowledged_at and min(v.written_at) < clock_timestamp() - interval '5 minutes'
+        then 'events are not acknowledged for more than 5 minutes: see whether whoever calls credits.claim_events() runs'
+    end
+from (select max(acknowledged_at) as acknowledged_at from credits_data.events) pulled
+left join credits_data.events v
+    on v.acknowledged_at is null
+group by pulled.acknowledged_at
+union all
+select
+    'top_ups',
+    null,
+    null,
+    count(t.top_up_id),
+    min(t.available_at),
+    nullif(concat_ws('; ',
+        case when min(t.available_at) < credits.clock() - interval '5 minutes'
+            then 'waiting to be claimed for more than 5 minutes: see whether whoever calls credits.claim_top_ups() runs'
+        end,
+        case when failed.rules > 0
+            then failed.rules || ' auto top-ups were disabled after failed payments: see reason in credits.top_ups'
+        end), '')
+from (select count(*) as rules from credits_data.top_up_rules where not enabled and failures > 0) failed
+left join credits_data.top_ups t
+    on t.status = 'open'
+   and t.available_at <= credits.clock()
+group by failed.rules;
+comment on view credits.job_health is 'One row for each task of maintenance: when it ran last, how many items are due now, since when. detail is null if all is well. Rows webhooks, claim_events and top_ups: what is to be delivered, acknowledged and claimed, whoever does it. Row clock: wallets that a test clock left in the future; row snapshots: sessions whose old snapshot slows hot wallets down (as far as the reader may see other sessions).';
 
 comment on column credits.recurring_grants.status is 'scheduled (the first period lies ahead), active, or ended (no period runs and none will).';
 comment on column credits.recurring_grants.ends_at is 'No period starts at or after it; null for no end.';

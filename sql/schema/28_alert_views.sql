@@ -71,6 +71,70 @@ comment on column credits.top_ups.available_at is 'From when it can be claimed (
 comment on column credits.top_ups.failures is 'Failed attempts.';
 comment on column credits.top_ups.reason is 'Why the last attempt failed, or why it was cancelled.';
 
+create view credits.metrics as
+with health as (
+    select h.task, h.backlog, h.oldest_due_at, h.detail
+    from credits.job_health h
+)
+select 'credits_backlog' as name, jsonb_build_object('task', h.task) as labels, h.backlog::numeric as value
+from health h
+union all
+select
+    'credits_oldest_due_seconds',
+    jsonb_build_object('task', h.task),
+    greatest(round(extract(epoch from case when h.task in ('webhooks', 'claim_events', 'snapshots') then clock_timestamp()
+        else credits.clock() end - h.oldest_due_at), 3), 0)
+from health h
+where h.oldest_due_at is not null
+union all
+select 'credits_unhealthy', jsonb_build_object('task', h.task), (h.detail is not null)::integer
+from health h
+union all
+select 'credits_inbox_failed_events', '{}', count(*)
+from credits.usage_inbox i
+where i.error is not null
+union all
+select 'credits_webhook_pending', jsonb_build_object('endpoint_id', e.endpoint_id), count(d.delivery_id)
+from credits_data.webhook_endpoints e
+left join credits_data.webhook_deliveries d
+    on d.endpoint_id = e.endpoint_id
+   and d.status = 'pending'
+group by e.endpoint_id
+union all
+select 'credits_webhook_failing', jsonb_build_object('endpoint_id', e.endpoint_id), count(d.delivery_id)
+from credits_data.webhook_endpoints e
+left join credits_data.webhook_deliveries d
+    on d.endpoint_id = e.endpoint_id
+   and d.status = 'pending'
+   and d.attempts > 0
+group by e.endpoint_id
+union all
+select 'credits_webhook_dead', jsonb_build_object('endpoint_id', e.endpoint_id), count(d.delivery_id)
+from credits_data.webhook_endpoints e
+left join credits_data.webhook_deliveries d
+    on d.endpoint_id = e.endpoint_id
+   and d.status = 'dead'
+group by e.endpoint_id
+union all
+select 'credits_webhook_disabled', jsonb_build_object('endpoint_id', e.endpoint_id), (e.disabled_at is not null)::integer
+from credits_data.webhook_endpoints e
+union all
+select 'credits_top_ups_open', jsonb_build_object('state', s.state), count(t.top_up_id)
+from (values ('pending', false), ('claimed', true)) s (state, is_claimed)
+left join credits_data.top_ups t
+    on t.status = 'open'
+   and (t.claimed_at is not null and t.available_at > credits.clock()) = s.is_claimed
+group by s.state
+union all
+select 'credits_auto_top_ups_disabled_by_failures', '{}', count(*)
+from credits_data.top_up_rules r
+where not r.enabled
+  and r.failures > 0;
+comment on view credits.metrics is 'Gauges for a monitoring system, as Prometheus names them: backlog, age of the oldest item due and whether something is wrong, for each row of credits.job_health; failed events of the inbox; deliveries by endpoint; open top-ups.';
+comment on column credits.metrics.name is 'What is measured.';
+comment on column credits.metrics.labels is 'Of what: a task, an endpoint, a state.';
+comment on column credits.metrics.value is 'A number of items, of seconds where the name says so, or 1 for yes and 0 for no.';
+
 do $$
 declare
     view_column record;

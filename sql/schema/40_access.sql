@@ -5,7 +5,7 @@ from (values
     ('reader', 1, 'view', array[
         'wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants', 'recurring_grants', 'contract_progress', 'holds',
         'invoice_lines', 'job_health', 'meters', 'meter_pricing', 'meter_usage', 'usage_daily', 'usage_events', 'usage_inbox',
-        'alerts', 'auto_top_ups', 'top_ups'
+        'alerts', 'auto_top_ups', 'top_ups', 'metrics'
     ]),
     ('reader', 1, 'function', array[
         'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'price_usage', 'check_entitlement',

@@ -19,6 +19,7 @@ pub const VIEWS: &[&str] = &[
     "meter_pricing",
     "meter_usage",
     "meters",
+    "metrics",
     "recurring_grants",
     "top_ups",
     "trial_balance",

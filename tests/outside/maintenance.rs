@@ -157,6 +157,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
         "select task, last_run_at is not null, last_items, backlog, oldest_due_at, detail from credits.job_health order by task";
     let tasks = [
         "activate_grants",
+        "claim_events",
         "clock",
         "expire_grants",
         "lapse_holds",
@@ -166,10 +167,12 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
         "repay_debt",
         "run_contracts",
         "snapshots",
+        "top_ups",
+        "webhooks",
     ];
     assert_eq!(session.lines("select task from credits.job_health order by task"), tasks);
     session.set_clock("2026-01-30 00:00+00");
-    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox', 'notice_expiring') order by task");
+    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox', 'notice_expiring', 'webhooks', 'claim_events', 'top_ups') order by task");
     assert_eq!(
         due,
         [
@@ -183,7 +186,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
     );
     session.exec("select * from credits.run_maintenance()");
     assert_eq!(
-        session.lines(&format!("select * from ({health}) h where task not in ('clock', 'snapshots')")),
+        session.lines(&format!("select * from ({health}) h where task not in ('clock', 'snapshots', 'webhooks', 'claim_events', 'top_ups')")),
         [
             "activate_grants|t|2|0||",
             "expire_grants|t|2|0||",

@@ -7,7 +7,7 @@ use crate::inbox::METERS;
 const BALANCE: &str = "select wallet, balance, held, scheduled, debt, next_expiry_at, next_expiry_credits \
                        from credits.balance('acme')";
 
-const VIEWS: [&str; 17] = [
+const VIEWS: [&str; 21] = [
     "wallets",
     "grants",
     "ledger",
@@ -25,6 +25,10 @@ const VIEWS: [&str; 17] = [
     "usage_daily",
     "usage_events",
     "usage_inbox",
+    "alerts",
+    "auto_top_ups",
+    "top_ups",
+    "metrics",
 ];
 
 /// January 1st: 100 credits until the 10th, 50 for ever, 30 from February 1st; 20 are used on the 2nd. Nothing is settled after.
