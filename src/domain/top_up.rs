@@ -136,17 +136,19 @@ impl TopUpRule {
     }
 
     /// Until when the cooldown or the cap holds the next request back, if it does. `recent`: the last top-ups first.
-    fn held_back_until(&self, recent: &[Recent], now: Timestamp) -> Result<Option<Timestamp>> {
+    fn held_back_until(&self, recent: &[Recent], now: Timestamp) -> Option<Timestamp> {
+        // What would end after the year 9999 holds nothing back.
+        let end = |from: Timestamp, interval: Interval| from.plus(interval, "the end of a cooldown or period").ok();
         let mut until = None;
         if let Some(last) = recent.first() {
             let from = last.finished_at.map_or(last.requested_at, |at| at.max(last.requested_at));
-            until = Some(from.plus(self.cooldown, "the end of the cooldown")?);
+            until = end(from, self.cooldown);
         }
         let cap = self.max_per_period.and_then(|cap| usize::try_from(cap).ok()).and_then(|cap| recent.get(cap.saturating_sub(1)));
         if let Some(oldest) = cap {
-            until = until.max(Some(oldest.requested_at.plus(self.period, "the end of the period")?));
+            until = until.max(end(oldest.requested_at, self.period));
         }
-        Ok(until.filter(|until| *until > now))
+        until.filter(|until| *until > now)
     }
 }
 
@@ -193,13 +195,13 @@ pub fn resume(book: &mut Book<'_>, code: &WalletCode) {
 }
 
 /// Requests a top-up of a wallet that is low, or whose credits were not enough, unless one is open or held back.
-pub fn request_if_low(book: &mut Book<'_>, index: usize) -> Result<()> {
+pub fn request_if_low(book: &mut Book<'_>, index: usize) {
     let shortage = book.take_shortage(index);
     let Some(rule) = book.enabled_rule(index) else {
-        return Ok(());
+        return;
     };
     if book.wallets[index].status != WalletStatus::Active || book.open_top_up(index).is_some() {
-        return Ok(());
+        return;
     }
     let level = book.wallets[index].level();
     let wanted = shortage.max(rule.wanted).filter(|wanted| *wanted > level);
@@ -207,7 +209,7 @@ pub fn request_if_low(book: &mut Book<'_>, index: usize) -> Result<()> {
     if level <= rule.threshold || wanted.is_some() {
         let held_back_until = match book.recent_top_ups(index, &rule) {
             recent if recent.is_empty() => None,
-            recent => rule.held_back_until(&recent, book.now)?,
+            recent => rule.held_back_until(&recent, book.now),
         };
         match held_back_until {
             Some(until) => next = TopUpRule { wanted, due_at: until, ..next },
@@ -221,7 +223,6 @@ pub fn request_if_low(book: &mut Book<'_>, index: usize) -> Result<()> {
     if next != rule {
         book.top_up_rules.set(next.wallet.clone(), next);
     }
-    Ok(())
 }
 
 /// How much a top-up brings, as of now; none if nothing is missing.

@@ -125,7 +125,7 @@ pub fn drop(book: &mut Book<'_>, id: Uuid) -> Result<()> {
 }
 
 /// Looks at every wallet at the end of a step: fires alerts, arms them again, and requests top-ups.
-pub fn look(book: &mut Book<'_>) -> Result<()> {
+pub fn look(book: &mut Book<'_>) {
     for index in 0..book.wallets.len() {
         let level = book.wallets[index].level();
         let before = book.take_level(index);
@@ -135,11 +135,10 @@ pub fn look(book: &mut Book<'_>) -> Result<()> {
         }
         if book.take_watch_again(index) || book.wallets[index].is_worth_a_look() {
             look_at_alerts(book, index);
-            top_up::request_if_low(book, index)?;
+            top_up::request_if_low(book, index);
             mark(book, index);
         }
     }
-    Ok(())
 }
 
 fn look_at_alerts(book: &mut Book<'_>, index: usize) {

@@ -187,8 +187,8 @@ impl Charging<'_> {
                 }
             });
             // What an item did to a wallet's level is looked at before the next one.
-            let looked = watch::look(book);
-            outcomes[index] = match looked.and(charged) {
+            watch::look(book);
+            outcomes[index] = match charged {
                 Ok(deduction) => Outcome::Charged(deduction),
                 Err(error) => self.refused(&customer_id, error),
             };

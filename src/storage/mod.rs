@@ -1,5 +1,6 @@
 //! The only place with SQL text. Every statement is prepared once in a session and kept.
 
+mod ahead;
 pub mod alerts;
 mod attempt;
 pub mod books;
@@ -7,6 +8,7 @@ pub mod clock;
 pub mod codec;
 mod columns;
 pub mod contracts;
+mod due;
 pub mod grants;
 mod holds;
 pub mod ids;
@@ -21,6 +23,7 @@ pub mod outbox;
 pub mod plain;
 mod recurring;
 pub mod statement;
+mod stored;
 pub mod top_ups;
 pub mod verification;
 pub mod wallets;

@@ -186,7 +186,9 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
     );
     session.exec("select * from credits.run_maintenance()");
     assert_eq!(
-        session.lines(&format!("select * from ({health}) h where task not in ('clock', 'snapshots', 'webhooks', 'claim_events', 'top_ups')")),
+        session.lines(&format!(
+            "select * from ({health}) h where task not in ('clock', 'snapshots', 'webhooks', 'claim_events', 'top_ups')"
+        )),
         [
             "activate_grants|t|2|0||",
             "expire_grants|t|2|0||",

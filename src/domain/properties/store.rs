@@ -130,10 +130,10 @@ impl Store {
         let is_due = self.next_due_at <= now;
         if is_due {
             assert!(settle::settle(&mut book, usize::MAX)?);
-            watch::look(&mut book)?;
+            watch::look(&mut book);
         }
         let result = work(&mut book)?;
-        watch::look(&mut book)?;
+        watch::look(&mut book);
         let next_due_at = if is_due { book.next_due_at() } else { self.next_due_at.min(book.earliest_due()) };
         let changes = Changes::of(&book, &order);
         self.apply(changes, next_due_at);
