@@ -1,13 +1,11 @@
 //! Values of the domain as PostgreSQL's datums and back.
-//!
-//! A `numeric` crosses through its binary wire format (`numeric_send`, `numeric_recv`), which is public and stable, unlike its
-//! format in memory.
 
 use std::ffi::{c_char, c_int};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
+use super::numeric::{self, Packed};
 use crate::domain::amount::{Amount, NotAnAmount};
 use crate::domain::time::{Interval, Timestamp};
 
@@ -78,10 +76,7 @@ impl Codec for String {
 
     unsafe fn decode(datum: pg_sys::Datum) -> Self {
         // SAFETY: a text datum; the database is in UTF8 (the extension refuses others), and PostgreSQL checks what enters it.
-        unsafe {
-            let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-            pgrx::text_to_rust_str_unchecked(text).to_owned()
-        }
+        unsafe { std::str::from_utf8_unchecked(content(datum)) }.to_owned()
     }
 
     fn encode(&self) -> pg_sys::Datum {
@@ -158,44 +153,28 @@ fn copied<T: Copy>(value: T) -> pg_sys::Datum {
     }
 }
 
-/// Base-10000 digits after the decimal point.
-const FRACTION_DIGITS: i32 = Amount::SCALE as i32 / 4;
-
 /// Reads any `numeric`.
 ///
 /// # Safety
 /// The datum is a numeric, and not null.
 pub unsafe fn amount(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
-    // SAFETY: numeric_send takes a numeric and returns a bytea of four 16-bit numbers and the digits.
-    let bytes = unsafe {
-        let Some(sent) = pgrx::direct_function_call_as_datum(pg_sys::numeric_send, &[Some(datum)]) else {
-            return Err(NotAnAmount::NotANumber);
-        };
-        let bytea: *mut pg_sys::varlena = sent.cast_mut_ptr();
-        std::slice::from_raw_parts(pgrx::vardata_any(bytea).cast::<u8>(), pgrx::varsize_any_exhdr(bytea))
-    };
-    let mut words = bytes.chunks_exact(2).map(|word| i16::from_be_bytes([word[0], word[1]]));
-    let mut word = || words.next().unwrap_or_default();
-    let (digit_count, weight, sign, _display_scale) = (word(), word(), word() as u16, word());
-    const NEGATIVE: u16 = 0x4000;
-    if sign != 0 && sign != NEGATIVE {
-        return Err(NotAnAmount::NotANumber);
-    }
-    // 10^16 is 10000^4: a digit of weight 4 is too large whatever it is.
-    if digit_count > 0 && weight >= 4 {
-        return Err(NotAnAmount::TooLarge);
-    }
-    let mut units: i128 = 0;
-    for position in 0..i32::from(digit_count) {
-        let exponent = i32::from(weight) - position + FRACTION_DIGITS;
-        let digit = i128::from(word());
-        match u32::try_from(exponent) {
-            Ok(exponent) => units += digit * 10_000_i128.pow(exponent),
-            Err(_) if digit == 0 => {}
-            Err(_) => return Err(NotAnAmount::TooManyDecimals),
+    // SAFETY: the caller's promise; the bytes are read before anything else runs.
+    numeric::read(unsafe { content(datum) })
+}
+
+/// What a datum of varying length holds, without its length.
+///
+/// # Safety
+/// The datum is of such a type, and not null. The bytes live as long as it does, or as the current memory context.
+unsafe fn content<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller's promise. What is neither compressed nor stored elsewhere is read where it lies.
+    unsafe {
+        let mut varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        if pgrx::varatt_is_4b_c(varlena) || pgrx::varatt_is_1b_e(varlena) {
+            varlena = pg_sys::pg_detoast_datum_packed(varlena);
         }
+        std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast(), pgrx::varsize_any_exhdr(varlena))
     }
-    Ok(Amount::from_units(if sign == NEGATIVE { -units } else { units }))
 }
 
 impl Codec for Amount {
@@ -210,60 +189,16 @@ impl Codec for Amount {
         }
     }
 
-    /// Without padding zeros, since `numeric_recv` keeps the display scale it is sent.
     fn encode(&self) -> pg_sys::Datum {
-        const UNITS_PER_CREDIT: i128 = Amount::from_credits(1).units();
-        if self.units() % UNITS_PER_CREDIT == 0
-            && let Ok(credits) = i64::try_from(self.units() / UNITS_PER_CREDIT)
-        {
-            // SAFETY: makes a numeric of any i64.
-            return pg_sys::Datum::from(unsafe { pg_sys::int64_to_numeric(credits) });
-        }
-        let mut units = self.units().unsigned_abs();
-        let mut display_scale = Amount::SCALE as i16;
-        while units.is_multiple_of(10) {
-            units /= 10;
-            display_scale -= 1;
-        }
-        // Four numbers of the header, then groups of four decimal digits, of which an i128 has at most 10.
-        let mut words = [0_i16; 14];
-        let padding = (4 - display_scale % 4) % 4;
-        units *= 10_u128.pow(padding as u32);
-        let mut first = words.len();
-        while units > 0 {
-            first -= 1;
-            words[first] = (units % 10_000) as i16;
-            units /= 10_000;
-        }
-        let digit_count = (words.len() - first) as i16;
-        let weight = digit_count - 1 - (display_scale + padding) / 4;
-        let sign = if self.is_negative() { 0x4000 } else { 0 };
-        words[first - 4..first].copy_from_slice(&[digit_count, weight, sign, display_scale]);
-        let mut message = [0_u8; 28];
-        let length = 2 * (words.len() - first + 4);
-        for (bytes, word) in message.chunks_exact_mut(2).zip(&words[first - 4..]) {
-            bytes.copy_from_slice(&word.to_be_bytes());
-        }
-        let mut buffer = pg_sys::StringInfoData {
-            data: message.as_mut_ptr().cast(),
-            len: length as c_int,
-            maxlen: length as c_int,
-            cursor: 0,
-        };
-        // SAFETY: numeric_recv reads the buffer, which outlives the call, and copies the number.
-        let numeric = unsafe {
-            pgrx::direct_function_call_as_datum(
-                pg_sys::numeric_recv,
-                &[
-                    Some(pg_sys::Datum::from(&raw mut buffer)),
-                    Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
-                    Some(pg_sys::Datum::from(-1_i32)),
-                ],
-            )
-        };
-        match numeric {
-            Some(numeric) => numeric,
-            None => panic!("numeric_recv returned null"),
+        let packed = Packed::of(*self);
+        let bytes = size_of_val(packed.words());
+        // SAFETY: palloc returns aligned memory for the length and the words, or raises.
+        unsafe {
+            let varlena: *mut pg_sys::varlena = pg_sys::palloc(pg_sys::VARHDRSZ + bytes).cast();
+            pgrx::set_varsize_4b(varlena, (pg_sys::VARHDRSZ + bytes) as i32);
+            let to: *mut u16 = varlena.cast::<u8>().add(pg_sys::VARHDRSZ).cast();
+            to.copy_from_nonoverlapping(packed.words().as_ptr(), packed.words().len());
+            pg_sys::Datum::from(varlena)
         }
     }
 }

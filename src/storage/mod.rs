@@ -19,6 +19,7 @@ pub mod ledger;
 mod meter_periods;
 mod metered;
 pub mod meters;
+mod numeric;
 pub mod outbox;
 pub mod plain;
 mod recurring;

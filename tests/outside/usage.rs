@@ -364,3 +364,24 @@ fn a_preview_says_what_would_pay_and_changes_nothing() {
     assert_eq!(takes(&mut session, "12", ""), ["later 10", "bought 2"]);
     assert_ledger_is_sound(&mut session);
 }
+
+/// 2,000 amounts of 1 to 28 digits, each as an amount is written and with more zeros than a short header has room for, come back
+/// as PostgreSQL itself would store them (in a row, whose lengths take one byte, not four).
+#[test]
+fn amounts_cross_to_the_bit() {
+    let mut session = new_books("usage_amounts_cross_to_the_bit");
+    let changed = session.lines(
+        "select v, d.requested
+         from generate_series(1, 1000) i
+         cross join lateral (
+             select left(translate(md5(i::text) || md5('x' || i), 'abcdef', '907008'), 1 + i % 28)::numeric * 0.000000000001
+                 * case when i % 3 = 0 then 0 else 1 end + case when i % 3 = 0 then i * 10::numeric ^ (i % 12) else 0 end as amount
+         ) n
+         cross join lateral (values (amount), (round(amount, 70))) a (v)
+         cross join lateral credits.deduct_usage('acme', v, on_insufficient => 'report') d
+         where numeric_send(d.requested) <> numeric_send(trim_scale(v))
+            or pg_column_size(d.requested) <> pg_column_size(trim_scale(v)) - 3
+            or hash_numeric(d.requested) <> hash_numeric(v)",
+    );
+    assert_eq!(changed, [] as [&str; 0]);
+}
