@@ -1,5 +1,6 @@
 //! An exact amount of credits: a whole number of 10^-12 credits (SPEC 2).
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::iter::Sum;
@@ -121,17 +122,17 @@ impl NotAnAmount {
 
 /// A decimal number by value: two that are equal have the same parts, however they are written.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Decimal {
+pub struct Decimal<'a> {
     pub is_negative: bool,
     /// Without zeros at either end; empty for zero.
-    pub digits: String,
+    pub digits: Cow<'a, str>,
     /// The value is `digits` times ten to this power.
     pub exponent: i64,
 }
 
-impl Decimal {
+impl<'a> Decimal<'a> {
     /// Digits with an optional sign, fraction and exponent; anything else is none.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         let (is_negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -154,14 +155,22 @@ impl Decimal {
         if whole.len() + fraction.len() == 0 || !all_digits(whole) || !all_digits(fraction) {
             return None;
         }
-        let written = [whole, fraction].concat();
-        let significant = written.trim_start_matches('0').trim_end_matches('0');
-        let trailing = (written.len() - written.trim_end_matches('0').len()) as i64;
-        let is_zero = significant.is_empty();
+        // The digits of a whole number, or of a fraction alone, are where they were written.
+        let fraction = fraction.trim_end_matches('0');
+        let whole = whole.trim_start_matches('0');
+        let (digits, trailing) = if fraction.is_empty() {
+            let digits = whole.trim_end_matches('0');
+            (Cow::from(digits), whole.len() - digits.len())
+        } else if whole.is_empty() {
+            (Cow::from(fraction.trim_start_matches('0')), 0)
+        } else {
+            (Cow::from([whole, fraction].concat()), 0)
+        };
+        let is_zero = digits.is_empty();
         Some(Self {
             is_negative: is_negative && !is_zero,
-            digits: significant.to_owned(),
-            exponent: if is_zero { 0 } else { exponent - fraction.len() as i64 + trailing },
+            digits,
+            exponent: if is_zero { 0 } else { exponent - fraction.len() as i64 + trailing as i64 },
         })
     }
 }
@@ -223,16 +232,24 @@ impl Sum for Amount {
 /// Plain decimal notation without padding zeros: `25`, `0.5`, `-3.000000000001`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS_PER_CREDIT: u64 = Amount::UNITS_PER_CREDIT as u64;
         let sign = if self.0 < 0 { "-" } else { "" };
         let units = self.0.unsigned_abs();
-        let per_credit = Self::UNITS_PER_CREDIT.unsigned_abs();
-        write!(f, "{sign}{}", units / per_credit)?;
-        let fraction = units % per_credit;
+        // Most amounts fit 64 bits, and their division is an instruction.
+        let (credits, mut fraction) = match u64::try_from(units) {
+            Ok(units) => (u128::from(units / UNITS_PER_CREDIT), units % UNITS_PER_CREDIT),
+            Err(_) => (units / u128::from(UNITS_PER_CREDIT), (units % u128::from(UNITS_PER_CREDIT)) as u64),
+        };
+        write!(f, "{sign}{credits}")?;
         if fraction == 0 {
             return Ok(());
         }
-        let digits = format!("{fraction:012}");
-        write!(f, ".{}", digits.trim_end_matches('0'))
+        let mut decimals = Self::SCALE as usize;
+        while fraction.is_multiple_of(10) {
+            fraction /= 10;
+            decimals -= 1;
+        }
+        write!(f, ".{fraction:0decimals$}")
     }
 }
 

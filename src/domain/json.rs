@@ -31,6 +31,17 @@ pub fn canonical(object: &Map<String, Value>) -> String {
     out
 }
 
+/// Writes a string of JSON. Almost none has a character to escape.
+pub fn push_text(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
+}
+
 fn write_object(out: &mut String, object: &Map<String, Value>) {
     out.push('{');
     // serde_json keeps the keys in order.
@@ -38,7 +49,7 @@ fn write_object(out: &mut String, object: &Map<String, Value>) {
         if index > 0 {
             out.push(',');
         }
-        write(out, &Value::from(key.as_str()));
+        push_text(out, key);
         out.push(':');
         write(out, member);
     }
@@ -71,7 +82,8 @@ fn write(out: &mut String, value: &Value) {
             out.push(']');
         }
         Value::Object(members) => write_object(out, members),
-        Value::Null | Value::Bool(_) | Value::String(_) => out.push_str(&value.to_string()),
+        Value::String(text) => push_text(out, text),
+        Value::Null | Value::Bool(_) => out.push_str(&value.to_string()),
     }
 }
 
@@ -86,6 +98,16 @@ mod tests {
     /// The text of an object that has only this.
     fn text(value: &Value) -> String {
         canonical(&Map::from_iter([("x".to_owned(), value.clone())]))
+    }
+
+    #[test]
+    fn text_is_written_as_serde_json_writes_it() {
+        let every_ascii: String = (0..=127_u8).map(char::from).collect();
+        for text in ["", "plain", "a \"quoted\" \\ b", "line\n", "\u{7f}\u{2028}\u{e9}\u{1f600}", "\0", &every_ascii] {
+            let mut out = String::new();
+            push_text(&mut out, text);
+            assert_eq!(out, Value::from(text).to_string());
+        }
     }
 
     #[test]

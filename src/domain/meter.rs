@@ -138,6 +138,12 @@ impl MeterPeriod {
             paid_left: None,
         }
     }
+
+    /// Takes what the next charge keeps of this one: which it was, and how much of it was left to give back.
+    pub fn last_charge(&mut self) -> Option<(TransactionId, Option<Amount>)> {
+        let left = self.paid_left.take();
+        self.paid_by.take().map(|id| (id, left))
+    }
 }
 
 /// What one event counts for a meter.
@@ -216,6 +222,12 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Whether the event counts in the same period, at the same price, if it happens at another instant.
+    pub fn holds_at(&self, at: Timestamp) -> bool {
+        let price_list = |at: Timestamp| std::ptr::from_ref(self.meter.pricing_at(at));
+        at == self.usage_at || self.meter.period_at(at) == self.key.starts_at && price_list(at) == price_list(self.usage_at)
+    }
+
     /// The event applied to its period; `is_known` says whether [`Aggregation::Unique`] has counted its value.
     pub fn apply(&self, before: &MeterPeriod, is_known: bool) -> Result<Change> {
         let mut after = before.clone();
@@ -234,7 +246,8 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        after.aggregate.in_range(&format!("the aggregate of meter \"{}\"", self.meter.code))?;
+        let too_large = |_| Amount::too_large(&format!("the aggregate of meter \"{}\"", self.meter.code));
+        after.aggregate.in_range("").map_err(too_large)?;
         let price = self.pricing.price(after.aggregate)?;
         // What was never paid (a part of a partial charge, a refund, another price list's) is not given back.
         let overpaid = (before.paid - price).max(Amount::ZERO);

@@ -133,8 +133,8 @@ impl<'a> Metering<'a> {
         period.paid = (period.paid + self.credits).max(Amount::ZERO);
         let mut previous = None;
         if self.credits.is_positive() {
-            let left = period.paid_left.take();
-            previous = period.paid_by.replace(transaction.clone()).map(|id| (id, left));
+            previous = period.last_charge();
+            period.paid_by = Some(transaction.clone());
         }
         Count {
             period: self.reading.key.clone(),
@@ -330,14 +330,16 @@ pub struct PlainCharge {
 
 impl PlainCharge {
     /// Of additive meters whose periods were read; none if a price falls.
-    pub fn of(readings: Vec<Reading<'_>>, before: Vec<MeterPeriod>, transaction: &TransactionId) -> Result<Option<Self>> {
+    pub fn of(readings: &[Reading<'_>], before: &[MeterPeriod]) -> Result<Option<Self>> {
         let mut counts = Vec::with_capacity(before.len());
-        for (reading, before) in readings.into_iter().zip(before) {
-            let change = reading.apply(&before, false)?;
+        for (reading, before) in readings.iter().zip(before) {
+            let mut change = reading.apply(before, false)?;
             if change.credits.is_negative() {
                 return Ok(None);
             }
-            counts.push(Metering { credits: change.credits, reading, change, value: None }.count(transaction));
+            let previous = if change.credits.is_positive() { change.after.last_charge() } else { None };
+            let MeterPeriod { key: period, .. } = change.after;
+            counts.push(Count { period, quantity: reading.quantity(), value: None, credits: change.credits, previous });
         }
         Ok(Some(Self { counts }))
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Number;
 
 use crate::domain::amount::Amount;
+use crate::domain::json::push_text;
 use crate::domain::meter::{PeriodKey, ValueKey};
 use crate::domain::metering::{Count, Metered};
 use crate::domain::names::{MeterCode, TransactionId};
@@ -96,10 +97,6 @@ fn written(counts: &[Count], taken_out: bool) -> String {
     }
     out.push_str(if counts.is_empty() { "{}" } else { "}" });
     out
-}
-
-fn push_text(out: &mut String, text: &str) {
-    out.push_str(&serde_json::Value::from(text).to_string());
 }
 
 /// From JSON text that was stored.

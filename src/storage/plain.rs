@@ -211,8 +211,8 @@ fn append(customer_id: &CustomerId, taken: &Taken, entry: &Entry<'_>) -> bool {
 /// lock.
 ///
 /// What it costs is known only under the lock, and the lock is taken with the credits. So they are foretold: exactly, if the price is
-/// one of a unit, else from what has been counted so far. Under the lock the same is reckoned again; if it is not what was taken, the
-/// call is not plain.
+/// one of a unit, else from what has been counted so far. Under the lock it is reckoned again; if the event falls into another period
+/// or under another price list then, or costs something else than was taken, the call is not plain.
 pub fn record(customer_id: &CustomerId, id: &TransactionId, request: &RecordUsage) -> Option<(Amount, Amount)> {
     let Event { event_name, properties, .. } = &request.event;
     let meters = meters::kept(event_name)?;
@@ -221,25 +221,29 @@ pub fn record(customer_id: &CustomerId, id: &TransactionId, request: &RecordUsag
         return None;
     }
     // What is wrong with the event, or with the clock, is for the general path to say.
-    let readings_at = |now: Timestamp| readings(&meters, event_name, properties, request.occurred_at.unwrap_or(now)).ok();
-    let foretold = readings_at(clock::now().ok()?).filter(|readings| !readings.is_empty())?;
+    let usage_at = |now: Timestamp| request.occurred_at.unwrap_or(now);
+    let foretold = readings(&meters, event_name, properties, usage_at(clock::now().ok()?)).ok()?;
+    if foretold.is_empty() {
+        return None;
+    }
     let shares = match foretold.iter().map(Reading::price_by_unit).collect::<Option<Vec<Amount>>>() {
         Some(shares) => shares,
         None => {
-            let before = foretold.iter().map(|reading| period(customer_id, &reading.key)).collect::<Option<_>>()?;
-            PlainCharge::of(foretold, before, id).ok()??.shares()
+            let before = foretold.iter().map(|reading| period(customer_id, &reading.key)).collect::<Option<Vec<_>>>()?;
+            PlainCharge::of(&foretold, &before).ok()??.shares()
         }
     };
     let credits = shares.iter().copied().sum();
     let taken = take(customer_id, credits, scope, request.occurred_at)?;
     let mut counted = Vec::with_capacity(shares.len());
-    let readings = readings_at(taken.now).filter(|_| !taken.has_own_prices);
-    let recorded = readings.and_then(|readings| record_taken(customer_id, id, request, &taken, readings, &shares, &mut counted));
-    if recorded.is_none() {
+    let is_as_foretold = !taken.has_own_prices && foretold.iter().all(|reading| reading.holds_at(usage_at(taken.now)));
+    let is_recorded =
+        is_as_foretold && record_taken(customer_id, id, request, &taken, &foretold, &shares, &mut counted).is_some();
+    if !is_recorded {
         counted.iter().for_each(|before| uncount(customer_id, before));
         put_back(customer_id, credits);
     }
-    recorded.map(|()| (credits, taken.balance))
+    is_recorded.then_some((credits, taken.balance))
 }
 
 /// Counts the event and appends its entry, if each meter charges the share that was taken for it. `counted` gets the periods as they
@@ -249,7 +253,7 @@ fn record_taken(
     id: &TransactionId,
     request: &RecordUsage,
     taken: &Taken,
-    readings: Vec<Reading<'_>>,
+    readings: &[Reading<'_>],
     shares: &[Amount],
     counted: &mut Vec<MeterPeriod>,
 ) -> Option<()> {
@@ -260,7 +264,7 @@ fn record_taken(
             return None;
         }
     }
-    let charge = PlainCharge::of(readings, counted.clone(), id).ok()?.filter(|charge| charge.shares() == shares)?;
+    let charge = PlainCharge::of(readings, counted).ok()?.filter(|charge| charge.shares() == shares)?;
     let entry = Entry {
         id,
         fingerprint: request.fingerprint(),
