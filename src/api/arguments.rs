@@ -80,6 +80,13 @@ argument_types! {
     UuidArgument = "uuid";
 }
 
+impl JsonbArgument {
+    /// As it came, to be stored unchanged.
+    pub fn datum(self) -> pg_sys::Datum {
+        self.0
+    }
+}
+
 /// A jsonb result, as text.
 #[derive(Debug, Clone)]
 pub struct JsonText(pub String);

@@ -15,6 +15,7 @@ use crate::domain::time::{TimeZone, Timestamp};
 use crate::domain::usage::OnInsufficient;
 use crate::error::Result;
 use crate::ops;
+use crate::storage::plain::Documents;
 
 fn meter_code(value: Option<&str>) -> Result<MeterCode> {
     MeterCode::checked("meter", required("meter", value)?)
@@ -115,13 +116,14 @@ fn record_usage(
 > {
     let customer_id = argument::customer_id(customer_id)?;
     let key = argument::key(idempotency_key)?;
+    let documents = Documents { metadata: metadata.map(JsonbArgument::datum), properties: properties.map(JsonbArgument::datum) };
     let request = RecordUsage {
         event: argument::event(event_name, argument::metadata("properties", properties)?)?,
         occurred_at: optional("occurred_at", occurred_at, argument::instant)?,
         on_insufficient: OnInsufficient::checked("on_insufficient", required("on_insufficient", on_insufficient)?)?,
         metadata: optional("metadata", metadata, argument::metadata)?,
     };
-    let done = ops::metering::record(&customer_id, key, &request)?;
+    let done = ops::metering::record(&customer_id, key, &request, documents)?;
     Ok(TableIterator::once(deduction_row(done)))
 }
 

@@ -10,6 +10,7 @@ use crate::domain::refund::RefundUsage;
 use crate::domain::usage::{DeductUsage, Deduction, OnInsufficient, Scope};
 use crate::error::Result;
 use crate::ops;
+use crate::storage::plain::Documents;
 
 /// The wallets a call considers.
 pub fn scope(wallet: Option<&str>, unit: Option<&str>) -> Result<Scope> {
@@ -63,6 +64,7 @@ fn deduct_usage(
 > {
     let customer_id = argument::customer_id(customer_id)?;
     let key = argument::key(idempotency_key)?;
+    let documents = Documents { metadata: metadata.map(JsonbArgument::datum), properties: None };
     let request = DeductUsage {
         amount: argument::amount_or_zero("amount", amount)?,
         scope: scope(wallet, unit)?,
@@ -71,7 +73,7 @@ fn deduct_usage(
         on_insufficient: OnInsufficient::checked("on_insufficient", required("on_insufficient", on_insufficient)?)?,
         metadata: optional("metadata", metadata, argument::metadata)?,
     };
-    let done = ops::usage::deduct(&customer_id, key, &request)?;
+    let done = ops::usage::deduct(&customer_id, key, &request, documents)?;
     Ok(TableIterator::once(deduction_row(done)))
 }
 

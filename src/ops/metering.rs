@@ -14,6 +14,7 @@ use crate::domain::usage::{Deduction, DeductionStatus};
 use crate::error::{Error, Result};
 use crate::storage::ids::RandomIds;
 use crate::storage::meters::Catalog;
+use crate::storage::plain::Documents;
 use crate::storage::statement::Access;
 use crate::storage::{clock, meters, plain};
 
@@ -77,13 +78,18 @@ pub fn set_pricing(
 }
 
 /// Records an event: the plain way if it is plain, else the general one. Both leave the same rows.
-pub fn record(customer_id: &CustomerId, key: Option<TransactionId>, request: &RecordUsage) -> Result<Deduction> {
+pub fn record(
+    customer_id: &CustomerId,
+    key: Option<TransactionId>,
+    request: &RecordUsage,
+    documents: Documents,
+) -> Result<Deduction> {
     connected(|| {
         let id = match &key {
             Some(key) => key.clone(),
             None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string()),
         };
-        if let Some((credits, balance)) = plain::record(customer_id, &id, request) {
+        if let Some((credits, balance)) = plain::record(customer_id, &id, request, documents) {
             return Ok(Deduction {
                 transaction_id: Some(id),
                 status: DeductionStatus::Charged,

@@ -11,17 +11,23 @@ use crate::domain::refund::{self, Refund, RefundUsage};
 use crate::domain::usage::{self, DeductUsage, Deduction, DeductionStatus, Scope};
 use crate::error::Result;
 use crate::storage::ids::RandomIds;
+use crate::storage::plain::Documents;
 use crate::storage::{clock, plain};
 
 /// Deducts: the plain way if the call is plain, else the general one. Both leave the same entry.
-pub fn deduct(customer_id: &CustomerId, key: Option<TransactionId>, request: &DeductUsage) -> Result<Deduction> {
+pub fn deduct(
+    customer_id: &CustomerId,
+    key: Option<TransactionId>,
+    request: &DeductUsage,
+    documents: Documents,
+) -> Result<Deduction> {
     connected(|| {
         if request.amount.is_positive() {
             let id = match &key {
                 Some(key) => key.clone(),
                 None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string()),
             };
-            if let Some(balance) = plain::deduct(customer_id, &id, request) {
+            if let Some(balance) = plain::deduct(customer_id, &id, request, documents) {
                 return Ok(Deduction {
                     transaction_id: Some(id),
                     status: DeductionStatus::Charged,

@@ -39,14 +39,14 @@ statements! {
 
     /// The entry, and with it the probe of the key, which asks no planner: no row, the key is used.
     APPEND(
-        INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NUMERICOID, NUMERICOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, TEXTOID,
-        TEXTOID, TEXTOID
+        INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, NUMERICOID, NUMERICOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, JSONBOID,
+        JSONBOID, TEXTOID
     ) = "
         insert into credits_data.entries (
             seq, occurred_at, recorded_at, fingerprint, line, kind, customer_id, wallet,
             transaction_id, credits, balance_after, grant_id, event_name, usage_at, metadata, properties, metered
         )
-        values ($1, $2, $2, $3, 1, 4, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13::jsonb, $14)
+        values ($1, $2, $2, $3, 1, 4, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         on conflict (customer_id, transaction_id, line) do nothing";
 
     /// Undoes TAKE. With one wallet, the customer's last entry is that wallet's.
@@ -124,8 +124,15 @@ struct Taken {
     has_own_prices: bool,
 }
 
+/// The JSON of a call as it came: stored like that, it need not be made of its text again.
+#[derive(Debug, Clone, Copy)]
+pub struct Documents {
+    pub metadata: Parameter,
+    pub properties: Parameter,
+}
+
 /// Makes the deduction if it is plain, and returns the balance after it; none if it is not, with everything as before but for the lock.
-pub fn deduct(customer_id: &CustomerId, id: &TransactionId, request: &DeductUsage) -> Option<Amount> {
+pub fn deduct(customer_id: &CustomerId, id: &TransactionId, request: &DeductUsage, documents: Documents) -> Option<Amount> {
     let taken = take(customer_id, request.amount, &request.scope, request.occurred_at)?;
     let entry = Entry {
         id,
@@ -133,8 +140,7 @@ pub fn deduct(customer_id: &CustomerId, id: &TransactionId, request: &DeductUsag
         credits: request.amount,
         event_name: request.event_name.as_ref(),
         usage_at: request.occurred_at,
-        metadata: request.metadata.as_deref(),
-        properties: None,
+        documents,
         metered: None,
     };
     if !append(customer_id, &taken, &entry) {
@@ -181,8 +187,7 @@ struct Entry<'a> {
     credits: Amount,
     event_name: Option<&'a EventName>,
     usage_at: Option<Timestamp>,
-    metadata: Option<&'a str>,
-    properties: Option<&'a str>,
+    documents: Documents,
     metered: Option<&'a str>,
 }
 
@@ -200,8 +205,8 @@ fn append(customer_id: &CustomerId, taken: &Taken, entry: &Entry<'_>) -> bool {
         entry.credits.is_positive().then(|| taken.grant.encode()),
         entry.event_name.map(|event| text(event.as_str())),
         entry.usage_at.map(|at| at.encode()),
-        entry.metadata.map(text),
-        entry.properties.map(text),
+        entry.documents.metadata,
+        entry.documents.properties,
         entry.metered.map(text),
     ];
     APPEND.with(|statement| statement.run(Access::Write, &parameters)).count() > 0
@@ -213,7 +218,12 @@ fn append(customer_id: &CustomerId, taken: &Taken, entry: &Entry<'_>) -> bool {
 /// What it costs is known only under the lock, and the lock is taken with the credits. So they are foretold: exactly, if the price is
 /// one of a unit, else from what has been counted so far. Under the lock it is reckoned again; if the event falls into another period
 /// or under another price list then, or costs something else than was taken, the call is not plain.
-pub fn record(customer_id: &CustomerId, id: &TransactionId, request: &RecordUsage) -> Option<(Amount, Amount)> {
+pub fn record(
+    customer_id: &CustomerId,
+    id: &TransactionId,
+    request: &RecordUsage,
+    documents: Documents,
+) -> Option<(Amount, Amount)> {
     let Event { event_name, properties, .. } = &request.event;
     let meters = meters::kept(event_name)?;
     let scope = &meters.first()?.scope;
@@ -238,7 +248,7 @@ pub fn record(customer_id: &CustomerId, id: &TransactionId, request: &RecordUsag
     let mut counted = Vec::with_capacity(shares.len());
     let is_as_foretold = !taken.has_own_prices && foretold.iter().all(|reading| reading.holds_at(usage_at(taken.now)));
     let is_recorded =
-        is_as_foretold && record_taken(customer_id, id, request, &taken, &foretold, &shares, &mut counted).is_some();
+        is_as_foretold && record_taken(customer_id, id, request, documents, &taken, &foretold, &shares, &mut counted).is_some();
     if !is_recorded {
         counted.iter().for_each(|before| uncount(customer_id, before));
         put_back(customer_id, credits);
@@ -252,6 +262,7 @@ fn record_taken(
     customer_id: &CustomerId,
     id: &TransactionId,
     request: &RecordUsage,
+    documents: Documents,
     taken: &Taken,
     readings: &[Reading<'_>],
     shares: &[Amount],
@@ -271,8 +282,7 @@ fn record_taken(
         credits: shares.iter().copied().sum(),
         event_name: Some(&request.event.event_name),
         usage_at: request.occurred_at,
-        metadata: request.metadata.as_deref(),
-        properties: Some(&request.event.properties_text),
+        documents,
         metered: Some(&metered::counted(&charge.counts)),
     };
     append(customer_id, taken, &entry).then_some(())
