@@ -1,10 +1,16 @@
 //! What meters counted: periods with their aggregates, and the values behind those that need them.
+//!
+//! Every plain event changes one period, with nothing for a planner or an executor to decide: [`change_one`] does so by the calls
+//! with which PostgreSQL changes its own catalogues, at less than half of what a kept statement costs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use uuid::Uuid;
+
 use super::codec::{Codec, Place, array, text, texts};
 use super::columns::Columns;
+use super::heap::{self, Key, Purpose, Table};
 use super::statement::{Access, Parameter, Row, statements};
 use crate::domain::book::Book;
 use crate::domain::meter::{MeterPeriod, MeterValue, PeriodKey, ValueKey};
@@ -262,4 +268,62 @@ fn update(books: &[&Book<'_>], places: &[&Places]) {
     ];
     let stored = STORE_PERIODS.with(|statement| statement.run(Access::Write, &parameters)).count();
     assert!(stored == changed.len(), "a period was changed elsewhere in the call that has read it");
+}
+
+/// The positions of columns in their tables.
+mod column {
+    pub const TOKEN: usize = 0;
+
+    pub const PERIOD_START: usize = 0;
+    pub const EVENTS: usize = 1;
+    pub const ARRIVALS: usize = 2;
+    pub const CUSTOMER_ID: usize = 4;
+    pub const METER: usize = 5;
+    pub const RATE: usize = 6;
+    pub const AGGREGATE: usize = 7;
+    pub const PAID: usize = 8;
+    pub const PAID_LEFT: usize = 9;
+    pub const PAID_BY: usize = 10;
+}
+
+/// Changes a period of an additive meter, whose customer is locked, and returns it as it was, with the catalogue's token of that
+/// moment. Primary key, one row, HOT. None if it has not begun, or if it has to be left to a statement.
+pub fn change_one(
+    customer_id: &CustomerId,
+    key: &PeriodKey,
+    change: impl FnOnce(&mut MeterPeriod),
+) -> Option<(Uuid, MeterPeriod)> {
+    heap::with_snapshot(|snapshot| {
+        let token =
+            Table::open(c"meter_catalog", Purpose::Read, |table| table.read_only_row(snapshot, |row| row.take(column::TOKEN)))?;
+        let keys = [
+            (column::CUSTOMER_ID, Key::Text(customer_id.as_str())),
+            (column::METER, Key::Text(key.meter.as_str())),
+            (column::PERIOD_START, Key::Time(key.starts_at)),
+            (column::RATE, Key::Text(&key.rate)),
+        ];
+        let before = Table::open(c"meter_periods", Purpose::Change, |table| {
+            table.change_by_key(snapshot, keys, |row| {
+                let before = MeterPeriod {
+                    aggregate: row.take(column::AGGREGATE),
+                    events: row.take(column::EVENTS),
+                    arrivals: row.take(column::ARRIVALS),
+                    paid: row.take(column::PAID),
+                    paid_by: row.optional(column::PAID_BY).map(TransactionId::stored),
+                    paid_left: row.optional(column::PAID_LEFT),
+                    ..MeterPeriod::new(key.clone())
+                };
+                let mut after = before.clone();
+                change(&mut after);
+                row.set(column::AGGREGATE, Some(after.aggregate.encode()));
+                row.set(column::EVENTS, Some(after.events.encode()));
+                row.set(column::ARRIVALS, Some(after.arrivals.encode()));
+                row.set(column::PAID, Some(after.paid.encode()));
+                row.set(column::PAID_BY, after.paid_by.map(|id| text(id.as_str())));
+                row.set(column::PAID_LEFT, after.paid_left.map(|left| left.encode()));
+                before
+            })
+        })?;
+        Some((token, before))
+    })
 }

@@ -10,6 +10,7 @@ mod columns;
 pub mod contracts;
 mod due;
 pub mod grants;
+mod heap;
 mod holds;
 pub mod ids;
 pub mod inbox;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::codec::{Codec, text};
 use super::statement::{Access, Parameter, Row, statements};
-use super::{clock, metered, meters};
+use super::{clock, meter_periods, metered, meters};
 use crate::domain::amount::Amount;
 use crate::domain::meter::{MeterPeriod, PeriodKey, Reading, readings};
 use crate::domain::metering::{Event, PlainCharge, RecordUsage};
@@ -75,28 +75,7 @@ statements! {
           and period_start = $3
           and rate = $4";
 
-    /// Counts in a period, and says how it was. Primary key, one row (read twice), HOT. No row if nothing was counted in it yet.
-    COUNT(TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, NUMERICOID, TEXTOID, NUMERICOID) = "
-        update credits_data.meter_periods p
-        set aggregate = trim_scale(p.aggregate + $5),
-            events = p.events + 1,
-            arrivals = p.arrivals + 1,
-            paid = trim_scale(p.paid + $7),
-            paid_by = coalesce($6, p.paid_by),
-            paid_left = case when $6 is null then p.paid_left end
-        from credits_data.meter_periods before
-        where p.customer_id = $1
-          and p.meter = $2
-          and p.period_start = $3
-          and p.rate = $4
-          and before.customer_id = $1
-          and before.meter = $2
-          and before.period_start = $3
-          and before.rate = $4
-        returning (select token from credits_data.meter_catalog where is_one), before.aggregate, before.events, before.arrivals,
-                  before.paid, before.paid_by, before.paid_left";
-
-    /// Undoes COUNT.
+    /// Undoes what [`count`] did. Primary key, one row, HOT.
     UNCOUNT(TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, NUMERICOID, INT8OID, INT8OID, NUMERICOID, TEXTOID, NUMERICOID) = "
         update credits_data.meter_periods
         set aggregate = $5,
@@ -302,12 +281,17 @@ fn period(customer_id: &CustomerId, key: &PeriodKey) -> Option<MeterPeriod> {
 /// Counts what a meter reads, and what it is paid by a transaction. Returns the period as it was, and whether the meters that
 /// are kept are those there are now; none if the period has not begun.
 fn count(customer_id: &CustomerId, reading: &Reading<'_>, paid: Amount, id: &TransactionId) -> Option<(MeterPeriod, bool)> {
-    let [customer, meter, starts_at, rate] = key_parameters(customer_id, &reading.key);
-    let quantity = Some(reading.quantity().encode());
-    let paid_by = paid.is_positive().then(|| text(id.as_str()));
-    let parameters = [customer, meter, starts_at, rate, quantity, paid_by, Some(paid.encode())];
-    let rows = COUNT.with(|statement| statement.run(Access::Write, &parameters));
-    Some(read_period(&reading.key, rows.first()?))
+    let (token, before) = meter_periods::change_one(customer_id, &reading.key, |period| {
+        period.aggregate += reading.quantity();
+        period.events += 1;
+        period.arrivals += 1;
+        period.paid += paid;
+        if paid.is_positive() {
+            period.paid_by = Some(id.clone());
+            period.paid_left = None;
+        }
+    })?;
+    Some((before, meters::is_current(token)))
 }
 
 fn read_period(key: &PeriodKey, mut row: Row<'_>) -> (MeterPeriod, bool) {

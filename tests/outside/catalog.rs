@@ -49,6 +49,33 @@ fn every_object_has_a_comment() {
 }
 
 #[test]
+fn columns_that_are_read_by_their_position_stand_there() {
+    let mut session = new_books("columns_stand_at_their_positions");
+    let columns = |session: &mut Session, table: &str| {
+        session.lines(&format!(
+            "select attname from pg_attribute where attrelid = 'credits_data.{table}'::regclass and attnum > 0 order by attnum"
+        ))
+    };
+    assert_eq!(columns(&mut session, "meter_catalog")[..1], ["token"]);
+    assert_eq!(
+        columns(&mut session, "meter_periods")[..11],
+        [
+            "period_start",
+            "events",
+            "arrivals",
+            "latest_at",
+            "customer_id",
+            "meter",
+            "rate",
+            "aggregate",
+            "paid",
+            "paid_left",
+            "paid_by"
+        ]
+    );
+}
+
+#[test]
 fn the_extension_owns_objects_of_its_two_schemas_only() {
     let mut session = new_books("objects_of_its_two_schemas_only");
     assert_none(

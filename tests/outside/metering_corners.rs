@@ -178,3 +178,47 @@ fn in_a_batch_a_used_key_replays_in_a_wallet_that_would_refuse_it_now() {
     assert_eq!(session.lines(reused), ["failed|idempotency_key_reused", "charged|"]);
     assert_ledger_is_sound(&mut session);
 }
+
+#[test]
+fn a_trigger_or_an_index_that_somebody_added_is_served_by_every_event() {
+    let mut session = new_books("a_trigger_on_the_periods");
+    grant(&mut session, "bought", "100", "");
+    session.exec("select credits.create_meter('calls', 'call', 'count')");
+    for _ in 0..2 {
+        assert_eq!(record(&mut session, "'call'"), "charged|1");
+    }
+    session.exec("create index by_half on credits_data.meter_periods ((aggregate / 2))");
+    assert_eq!(record(&mut session, "'call'"), "charged|1");
+    session.exec("set enable_seqscan = off");
+    assert_eq!(session.one("select aggregate from credits_data.meter_periods where aggregate / 2 = 1.5"), "3");
+    session.exec(
+        "drop index credits_data.by_half;
+         create table public.seen (aggregate numeric);
+         create function public.see() returns trigger language plpgsql as $$
+             begin insert into public.seen values (new.aggregate); return null; end $$;
+         create trigger sees after update on credits_data.meter_periods for each row execute function public.see()",
+    );
+    for _ in 0..2 {
+        assert_eq!(record(&mut session, "'call'"), "charged|1");
+    }
+    assert_eq!(session.lines("select aggregate from public.seen order by 1"), ["4", "5"]);
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn events_of_one_statement_and_of_one_transaction_see_each_other() {
+    let mut session = new_books("events_see_each_other");
+    grant(&mut session, "bought", "100", "");
+    session.exec("select credits.create_meter('calls', 'call', 'count')");
+    assert_eq!(record(&mut session, "'call'"), "charged|1");
+    let both = "select a.balance, b.balance from credits.record_usage('acme', 'call') a, credits.record_usage('acme', 'call') b";
+    assert_eq!(session.lines(both), ["98|97"]);
+    session.exec("begin isolation level repeatable read");
+    assert_eq!(session.lines(both), ["96|95"]);
+    assert_eq!(record(&mut session, "'call'"), "charged|1");
+    session.exec("savepoint s");
+    assert_eq!(record(&mut session, "'call'"), "charged|1");
+    session.exec("rollback to s; commit");
+    assert_eq!(session.one("select aggregate from credits.meter_usage"), "6");
+    assert_ledger_is_sound(&mut session);
+}
