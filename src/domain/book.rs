@@ -148,7 +148,7 @@ impl<'a> Book<'a> {
 
     /// Opens a transaction under the caller's key, or under a new id. It has no entry yet, and without one leaves no trace.
     pub fn begin(&mut self, key: Option<&TransactionId>, fingerprint: Fingerprint, at: Timestamp) -> usize {
-        let id = key.cloned().unwrap_or_else(|| TransactionId::stored(self.ids.uuid(at).to_string()));
+        let id = key.cloned().unwrap_or_else(|| TransactionId::stored(self.ids.uuid(at).to_string().into()));
         self.transactions_by_id.insert(id.clone(), self.transactions.len());
         self.transactions.push(Transaction {
             id,

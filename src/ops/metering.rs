@@ -87,7 +87,7 @@ pub fn record(
     connected(|| {
         let id = match &key {
             Some(key) => key.clone(),
-            None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string()),
+            None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
         };
         if let Some((credits, balance)) = plain::record(customer_id, &id, request, documents) {
             return Ok(Deduction {

@@ -25,7 +25,7 @@ pub fn deduct(
         if request.amount.is_positive() {
             let id = match &key {
                 Some(key) => key.clone(),
-                None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string()),
+                None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
             };
             if let Some(balance) = plain::deduct(customer_id, &id, request, documents) {
                 return Ok(Deduction {

@@ -123,21 +123,22 @@ fn chunk_settled(
     work: &mut dyn FnMut(&mut Book<'_>, bool),
     failed: &mut dyn FnMut(&CustomerId, Error),
 ) -> Vec<Locked> {
-    let mut want = || customers.iter().map(&mut *wanted).collect::<Vec<Option<Wanted>>>();
-    let wants = want();
+    let wants: Vec<Option<Wanted>> = customers.iter().map(&mut *wanted).collect();
     let has_keys = wants.iter().flatten().any(|wanted| !wanted.transactions.is_empty());
     let looks = LOOKS.get();
     if !has_keys || looks > 0 {
         LOOKS.set(looks.saturating_sub(u32::from(has_keys)));
         return chunk_worked(customers, wants, true, work, failed);
     }
-    let presumed = attempt::unless_duplicate(|| chunk_worked(customers.clone(), wants, false, work, failed));
+    // What a second time needs, if it comes to that.
+    let again: Vec<Locked> = customers.iter().map(Locked::without_wallets).collect();
+    let presumed = attempt::unless_duplicate(|| chunk_worked(customers, wants, false, work, failed));
     match presumed {
         Some(unfinished) => unfinished,
         None => {
             LOOKS.set(LOOKS_AFTER_USED_KEY);
-            let wants = want();
-            chunk_worked(customers, wants, true, work, failed)
+            let wants = again.iter().map(&mut *wanted).collect();
+            chunk_worked(again, wants, true, work, failed)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Values of the domain as PostgreSQL's datums and back.
 
 use std::ffi::{c_char, c_int};
+use std::rc::Rc;
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -77,6 +78,20 @@ impl Codec for String {
     unsafe fn decode(datum: pg_sys::Datum) -> Self {
         // SAFETY: a text datum; the database is in UTF8 (the extension refuses others), and PostgreSQL checks what enters it.
         unsafe { std::str::from_utf8_unchecked(content(datum)) }.to_owned()
+    }
+
+    fn encode(&self) -> pg_sys::Datum {
+        text(self)
+    }
+}
+
+impl Codec for Rc<str> {
+    const OID: pg_sys::Oid = String::OID;
+    const LAYOUT: (i16, bool, u8) = String::LAYOUT;
+
+    unsafe fn decode(datum: pg_sys::Datum) -> Self {
+        // SAFETY: as above.
+        unsafe { std::str::from_utf8_unchecked(content(datum)) }.into()
     }
 
     fn encode(&self) -> pg_sys::Datum {

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use uuid::Uuid;
 
@@ -374,7 +375,7 @@ impl<'a> Grants<'a> {
     }
 }
 
-fn origin(recurring: Option<String>, contract: Option<String>, rolled_over: bool) -> Option<Origin> {
+fn origin(recurring: Option<Rc<str>>, contract: Option<Rc<str>>, rolled_over: bool) -> Option<Origin> {
     let recurring = recurring.map(RecurringCode::stored);
     let contract = contract.map(ContractCode::stored);
     match (recurring, contract, rolled_over) {

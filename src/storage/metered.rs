@@ -108,7 +108,7 @@ pub fn decode(text: &str) -> Metered {
     let taken_out = documents.values().any(|document| document.taken_out);
     let count = |(meter, document): (String, Document)| {
         let period =
-            PeriodKey { meter: MeterCode::stored(meter), starts_at: instant(&document.period_start), rate: document.rate };
+            PeriodKey { meter: MeterCode::stored(meter.into()), starts_at: instant(&document.period_start), rate: document.rate };
         let value = document.value.map(|Value { value, rank, arrival }| ValueKey {
             period: period.clone(),
             value,
@@ -120,7 +120,7 @@ pub fn decode(text: &str) -> Metered {
             quantity: document.quantity.as_ref().map(amount).unwrap_or_default(),
             value,
             credits: document.credits.as_ref().map(amount).unwrap_or_default(),
-            previous: document.previous.map(|id| (TransactionId::stored(id), left)),
+            previous: document.previous.map(|id| (TransactionId::stored(id.into()), left)),
             period,
         }
     };

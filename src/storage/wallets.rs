@@ -257,6 +257,13 @@ pub struct Locked {
     pub wallets: Option<Vec<StoredWallet>>,
 }
 
+impl Locked {
+    /// The same, whose wallets are to be read again.
+    pub fn without_wallets(&self) -> Self {
+        Self { customer_id: self.customer_id.clone(), wallets: None, ..*self }
+    }
+}
+
 /// What to do about customers that another session has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contended {

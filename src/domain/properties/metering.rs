@@ -111,7 +111,7 @@ fn request(happened: Happened) -> RecordUsage {
 }
 
 fn key(index: usize) -> TransactionId {
-    TransactionId::stored(format!("event-{index}"))
+    TransactionId::stored(format!("event-{index}").into())
 }
 
 fn charge(book: &mut Book<'_>, index: usize, happened: Happened, meters: &[Meter]) -> Result<Deduction> {
