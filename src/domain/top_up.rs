@@ -383,7 +383,7 @@ fn grant(book: &mut Book<'_>, index: usize, top_up: &TopUp, payment_reference: &
         origin: None,
         metadata: serde_json::json!({ "top_up_id": id, "payment_reference": payment_reference }).to_string(),
     };
-    let key = TransactionId::stored(id);
+    let key = TransactionId::stored(id.into());
     let fingerprint = Fingerprint::of(Operation::TopUp, &[Part::Amount(Some(top_up.amount))]);
     let amount = top_up.amount;
     let Answer { recorded, .. } = book.once(Some(&key), fingerprint, |book, transaction| {
