@@ -52,9 +52,9 @@ create table credits_data.wallets (
     primary key (customer_id, wallet)
 ) with (fillfactor = 50);
 create unique index wallets_anchor on credits_data.wallets (customer_id) where is_anchor;
--- For maintenance: customers with something due, the longest overdue first.
 -- For close_overage: a column that no deduction of grants changes, and one of overage once.
 create index wallets_open_overage on credits_data.wallets (customer_id, wallet) where has_open_overage;
+-- For maintenance: customers with something due, the longest overdue first.
 create index wallets_due on credits_data.wallets (next_due_at) where is_anchor;
 comment on table credits_data.wallets is 'One row a wallet: settings, and totals as of its last entry. The row of a customer''s first wallet (is_anchor) is the customer''s lock.';
 comment on column credits_data.wallets.customer_id is 'Whoever owns the credits: the application''s own id.';
@@ -230,7 +230,7 @@ comment on index credits_data.entries_pkey is 'Entries of a wallet by number, wi
 comment on index credits_data.entries_transaction is 'A transaction id stands for one transaction of a customer: the idempotency key.';
 comment on index credits_data.entries_refers_to is 'The refunds of a transaction, and what became of a hold.';
 comment on index credits_data.entries_reverses is 'What took an entry back.';
-comment on index credits_data.entries_repaid is 'Repayments of a wallets debt (kind 22), for refunds of overdraft.';
+comment on index credits_data.entries_repaid is 'Repayments of a wallet''s debt (kind 22), for refunds of overdraft.';
 comment on index credits_data.entries_overage is 'Overage of a wallet and its refunds (kinds 18 and 19), for invoice lines and for what is left of a minimum spend.';
 comment on index credits_data.entries_voided is 'What was voided of a grant (kind 8), for the progress of a contract.';
 comment on constraint chart_of_accounts_pkey on credits_data.chart_of_accounts is 'One row a kind.';

@@ -266,7 +266,7 @@ select
     'webhooks',
     max(d.attempted_at),
     null,
-    count(*),
+    count(d.created_at),
     min(d.created_at),
     nullif(concat_ws('; ',
         case when min(d.created_at) < clock_timestamp() - interval '5 minutes'
@@ -294,7 +294,7 @@ select
     null,
     count(v.event_number),
     min(v.written_at),
-    case when min(v.written_at) < pulled.acknowledged_at and min(v.written_at) < clock_timestamp() - interval '5 minutes'
+    case when pulled.acknowledged_at is not null and min(v.written_at) < clock_timestamp() - interval '5 minutes'
         then 'events are not acknowledged for more than 5 minutes: see whether whoever calls credits.claim_events() runs'
     end
 from (select max(acknowledged_at) as acknowledged_at from credits_data.events) pulled

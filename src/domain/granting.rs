@@ -281,6 +281,7 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
                 ));
             }
         }
+        top_up::refuse_claimed(book, index)?;
         close(book, index)?;
     }
     book.wallets[index].status = status;
@@ -304,9 +305,7 @@ fn close(book: &mut Book<'_>, wallet: usize) -> Result<()> {
         let remaining = book.grant(id).remaining;
         void_part(book, transaction, id, remaining)?;
     }
-    if book.wallets[wallet].watch.is_some() {
-        top_up::end_rule(book, wallet);
-    }
+    top_up::end(book, wallet);
     let code = book.wallets[wallet].code.clone();
     recurring::end_all(book, &code);
     for contract in book.contracts_of(&code) {

@@ -174,11 +174,25 @@ pub fn cancel_open(book: &mut Book<'_>, index: usize, reason: &str) {
     }
 }
 
-/// What is left to do for a rule of a wallet that is closed: nothing.
-pub fn end_rule(book: &mut Book<'_>, index: usize) {
+/// Refuses to close a wallet whose top-up may have been paid.
+pub fn refuse_claimed(book: &mut Book<'_>, index: usize) -> Result<()> {
+    match book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_some()) {
+        None => Ok(()),
+        Some(top_up) => Err(Error::wrong_state(
+            format!(
+                "wallet \"{}\" of customer \"{}\" cannot be closed: top-up {} is claimed and may have been paid",
+                top_up.wallet, book.customer_id, top_up.id
+            ),
+            "Complete or fail it first, with credits.complete_top_up or credits.fail_top_up.",
+        )),
+    }
+}
+
+/// Ends what tops up a wallet that is closed.
+pub fn end(book: &mut Book<'_>, index: usize) {
     cancel_open(book, index, "the wallet was closed");
-    if let Some(rule) = book.top_up_rule(index).filter(|rule| rule.enabled) {
-        let rule = TopUpRule { enabled: false, wanted: None, due_at: Timestamp::NEVER, ..rule };
+    if let Some(rule) = book.top_up_rule(index) {
+        let rule = TopUpRule { enabled: false, failures: 0, wanted: None, due_at: Timestamp::NEVER, ..rule };
         book.top_up_rules.set(rule.wallet.clone(), rule);
     }
     book.watch_again(index);
@@ -204,7 +218,8 @@ pub fn request_if_low(book: &mut Book<'_>, index: usize) {
         return;
     }
     let level = book.wallets[index].level();
-    let wanted = shortage.max(rule.wanted).filter(|wanted| *wanted > level);
+    // What usage asked for in vain is not there as long as the level has not risen: some may be held, or pay other usage.
+    let wanted = shortage.map(|asked| asked.max(level)).max(rule.wanted).filter(|wanted| *wanted >= level);
     let mut next = TopUpRule { wanted: None, due_at: Timestamp::NEVER, ..rule.clone() };
     if level <= rule.threshold || wanted.is_some() {
         let held_back_until = match book.recent_top_ups(index, &rule) {
@@ -270,7 +285,7 @@ fn request(
 /// Requests a top-up by hand: the open one, if there is one, else a new one, whatever the threshold, cooldown and cap say.
 pub fn request_by_hand(book: &mut Book<'_>, code: &WalletCode, amount: Option<Amount>) -> Result<Uuid> {
     let index = wallet(book, code)?;
-    refuse_unless(book, index, WalletStatus::NOT_CLOSED, "top-up")?;
+    refuse_unless(book, index, &[WalletStatus::Active], "new top-up")?;
     if let Some(open) = book.open_top_up(index) {
         return Ok(open.id);
     }
@@ -395,7 +410,8 @@ fn grant(book: &mut Book<'_>, index: usize, top_up: &TopUp, payment_reference: &
     }
 }
 
-/// Records that an attempt failed. It is retried after a while, until the rule has failed too often in a row; the status then.
+/// Records that an attempt failed. It is retried after a while, unless auto top-up was disabled meanwhile, or has failed too often in a
+/// row; the status then.
 pub fn fail(book: &mut Book<'_>, id: Uuid, reason: &str, retry_after: Option<Interval>) -> Result<TopUpStatus> {
     let mut top_up = find(book, id)?;
     let index = wallet(book, &top_up.wallet)?;
@@ -413,6 +429,12 @@ pub fn fail(book: &mut Book<'_>, id: Uuid, reason: &str, retry_after: Option<Int
     top_up.reason = Some(reason.to_owned());
     top_up.claimed_at = None;
     let rule = book.top_up_rule(index);
+    if top_up.cancel_above.is_some() && rule.as_ref().is_some_and(|rule| !rule.enabled) {
+        top_up.cancel("auto top-up was disabled", now);
+        book.top_ups.set(id, top_up);
+        book.watch_again(index);
+        return Ok(TopUpStatus::Cancelled);
+    }
     let in_a_row = rule.as_ref().map_or(top_up.failures, |rule| rule.failures + 1);
     let is_over = in_a_row >= FAILURES_MAX;
     if is_over {

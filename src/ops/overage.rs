@@ -31,18 +31,30 @@ fn close_book(book: &mut Book<'_>, as_of: Option<Timestamp>) -> Result<Vec<NewLi
 
 fn close_many(as_of: Option<Timestamp>, customers_max: i64) -> Result<Vec<NewLine>> {
     let before = as_of.map_or_else(clock::now, Ok)?;
-    let closable = invoice_lines::closable(before, customers_max);
-    let locked = wallets::lock_many(&closable.iter().collect::<Vec<_>>(), Contended::Skip)?;
     let mut lines = Vec::new();
+    let mut after = String::new();
+    // No line is the end: what came to nothing, or is locked, does not hide what comes after it.
+    while lines.is_empty() {
+        let closable = invoice_lines::closable(before, customers_max, &after);
+        let Some(last) = closable.last() else {
+            break;
+        };
+        after = last.to_string();
+        close_all(&closable, as_of, &mut lines)?;
+    }
+    Ok(lines)
+}
+
+fn close_all(customers: &[CustomerId], as_of: Option<Timestamp>, lines: &mut Vec<NewLine>) -> Result<()> {
     let mut failed = Vec::new();
     books::each_settled(
-        locked,
+        wallets::lock_many(&customers.iter().collect::<Vec<_>>(), Contended::Skip)?,
         &mut |_| None,
         &mut |book, is_last| {
             if is_last {
                 match close_book(book, as_of) {
                     Ok(closed) => lines.extend(closed),
-                    Err(error) => failed.push((book.customer_id.clone(), error)),
+                    Err(error) => failed.push(error),
                 }
             }
         },
@@ -50,8 +62,8 @@ fn close_many(as_of: Option<Timestamp>, customers_max: i64) -> Result<Vec<NewLin
     );
     match failed.into_iter().next() {
         // Nothing is kept of the call then.
-        Some((_, error)) => Err(error),
-        None => Ok(lines),
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{change, connected};
 use crate::domain::amount::Amount;
 use crate::domain::names::{CustomerId, WalletCode};
-use crate::domain::time::Interval;
+use crate::domain::time::{Interval, Timestamp};
 use crate::domain::top_up::{self, TopUp, TopUpRule, TopUpStatus};
 use crate::error::Result;
 use crate::storage::wallets::{self, Contended};
@@ -24,27 +24,36 @@ pub fn claim(top_ups_max: i64, lease: Interval) -> Result<Vec<(CustomerId, TopUp
     connected(|| {
         let now = clock::now()?;
         now.plus(lease, "the end of the lease")?;
-        let mut customers = top_ups::claimable(now, top_ups_max);
-        customers.sort_unstable();
-        customers.dedup();
-        let locked = wallets::lock_many(&customers.iter().collect::<Vec<_>>(), Contended::Skip)?;
-        let mut claimed: Vec<(CustomerId, TopUp)> = Vec::new();
-        books::each_settled(
-            locked,
-            &mut |_| None,
-            &mut |book, is_last| {
-                let left = usize::try_from(top_ups_max).unwrap_or(usize::MAX).saturating_sub(claimed.len());
-                if let Ok(until) = book.now.plus(lease, "the end of the lease")
-                    && is_last
-                {
-                    let customer_id = book.customer_id.clone();
-                    claimed.extend(top_up::claim(book, until, left).into_iter().map(|top_up| (customer_id.clone(), top_up)));
-                }
-            },
-            &mut |customer_id, error| pgrx::warning!("top-ups of customer \"{customer_id}\" were not claimed: {error}"),
-        );
+        let mut claimed = Vec::new();
+        // None claimed is the end: what was cancelled instead does not hide what comes after it.
+        while claim_some(now, top_ups_max, lease, &mut claimed)? > 0 && claimed.is_empty() {}
         Ok(claimed)
     })
+}
+
+/// Claims some, and returns how many were dealt with.
+fn claim_some(now: Timestamp, top_ups_max: i64, lease: Interval, claimed: &mut Vec<(CustomerId, TopUp)>) -> Result<usize> {
+    let mut customers = top_ups::claimable(now, top_ups_max);
+    customers.sort_unstable();
+    customers.dedup();
+    let locked = wallets::lock_many(&customers.iter().collect::<Vec<_>>(), Contended::Skip)?;
+    let mut dealt_with = 0;
+    books::each_settled(
+        locked,
+        &mut |_| None,
+        &mut |book, is_last| {
+            let left = usize::try_from(top_ups_max).unwrap_or(usize::MAX).saturating_sub(claimed.len());
+            if let Ok(until) = book.now.plus(lease, "the end of the lease")
+                && is_last
+            {
+                let customer_id = book.customer_id.clone();
+                claimed.extend(top_up::claim(book, until, left).into_iter().map(|top_up| (customer_id.clone(), top_up)));
+                dealt_with += book.top_ups.changed().count();
+            }
+        },
+        &mut |customer_id, error| pgrx::warning!("top-ups of customer \"{customer_id}\" were not claimed: {error}"),
+    );
+    Ok(dealt_with)
 }
 
 pub fn complete(customer_id: &CustomerId, id: Uuid, payment_reference: &str) -> Result<Uuid> {

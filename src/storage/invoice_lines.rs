@@ -47,9 +47,9 @@ statements! {
           and seq > $3
         group by unit_price, currency, occurred_at < $4";
 
-    /// Up to $2 customers with overage older than $1 that is not on a line. Index scans on wallets_open_overage and entries_overage,
+    /// Up to $2 customers after $3 with overage older than $1 that is not on a line. Index scans on wallets_open_overage and entries_overage,
     /// one row each.
-    CLOSABLE(TIMESTAMPTZOID, INT8OID) = "
+    CLOSABLE(TIMESTAMPTZOID, INT8OID, TEXTOID) = "
         select distinct w.customer_id
         from credits_data.wallets w
         cross join lateral (
@@ -70,7 +70,7 @@ statements! {
             limit 1
         ) oldest
         where w.has_open_overage
-          and w.customer_id > ''
+          and w.customer_id > $3
           and oldest.occurred_at < $1
         order by w.customer_id
         limit $2";
@@ -136,9 +136,10 @@ pub fn open_overage(
     rows.iter().map(read).collect()
 }
 
-/// Customers with overage older than an instant that is not on a line.
-pub fn closable(before: Timestamp, customers_max: i64) -> Vec<CustomerId> {
-    let rows = CLOSABLE.with(|statement| statement.run(Access::Write, &[Some(before.encode()), Some(customers_max.encode())]));
+/// Customers after one with overage older than an instant that is not on a line, in the order of their ids.
+pub fn closable(before: Timestamp, customers_max: i64, after: &str) -> Vec<CustomerId> {
+    let parameters = [Some(before.encode()), Some(customers_max.encode()), Some(text(after))];
+    let rows = CLOSABLE.with(|statement| statement.run(Access::Write, &parameters));
     rows.iter().map(|mut row| CustomerId::stored(row.take())).collect()
 }
 
