@@ -16,11 +16,13 @@
 
 mod cluster;
 mod place;
+mod receiver;
 mod session;
 
 pub use cluster::{Cluster, shared_cluster, wait_until};
 pub use place::{pg_bin, run_dir};
 pub use postgres;
+pub use receiver::{Answer, Authority, Received, Receiver};
 pub use session::{DbErrorInfo, Row, Session, assert_ledger_is_sound, quote_literal};
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub use upstream::*;
