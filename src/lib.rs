@@ -8,6 +8,7 @@ mod error;
 mod ops;
 mod settings;
 mod storage;
+mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -24,7 +25,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/schema/25_rule_views.sql", name = "rule_views", requires = ["views"]);
 extension_sql_file!("../sql/schema/26_meter_views.sql", name = "meter_views", requires = ["rule_views"]);
-extension_sql_file!("../sql/schema/28_alert_views.sql", name = "alert_views", requires = ["meter_views"]);
+extension_sql_file!("../sql/schema/27_outbox_functions.sql", name = "outbox_functions", requires = ["meter_views"]);
+extension_sql_file!("../sql/schema/28_alert_views.sql", name = "alert_views", requires = ["outbox_functions"]);
 extension_sql_file!("../sql/schema/30_jobs.sql", name = "jobs", requires = ["alert_views"]);
 extension_sql_file!("../sql/schema/40_access.sql", name = "access", requires = ["jobs"]);
 extension_sql_file!("../sql/schema/90_functions.sql", name = "functions", finalize);
@@ -42,4 +44,5 @@ fn errors_without_backtraces() {
 pub extern "C-unwind" fn _PG_init() {
     errors_without_backtraces();
     settings::define();
+    worker::register();
 }

@@ -41,6 +41,7 @@ create table credits_data.events (
     customer_id text collate "C" not null,
     payload jsonb not null
 );
+create index events_written on credits_data.events (written_at);
 create index events_to_pull on credits_data.events (event_number) where acknowledged_at is null;
 comment on table credits_data.events is 'The outbox: what happened, for claim_events and for the endpoints that subscribe.';
 comment on column credits_data.events.event_number is 'The order in which events were written; that of one customer is the order in which things happened.';
@@ -92,6 +93,7 @@ comment on index credits_data.webhook_endpoints_alert is 'The endpoint of an ale
 comment on index credits_data.events_pkey is 'Events in the order in which they were written.';
 comment on index credits_data.events_event_id_key is 'An event by its id.';
 comment on index credits_data.events_to_pull is 'Events that nobody has acknowledged, the oldest first.';
+comment on index credits_data.events_written is 'Old events, to be purged.';
 comment on index credits_data.webhook_deliveries_pkey is 'A delivery by its id.';
 comment on index credits_data.webhook_deliveries_due is 'What is to be attempted next, endpoint by endpoint.';
 comment on index credits_data.webhook_deliveries_dead is 'What was given up, endpoint by endpoint.';

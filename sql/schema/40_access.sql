@@ -5,7 +5,8 @@ from (values
     ('reader', 1, 'view', array[
         'wallets', 'grants', 'ledger', 'journal', 'trial_balance', 'expiring_grants', 'recurring_grants', 'contract_progress', 'holds',
         'invoice_lines', 'job_health', 'meters', 'meter_pricing', 'meter_usage', 'usage_daily', 'usage_events', 'usage_inbox',
-        'alerts', 'auto_top_ups', 'top_ups', 'metrics'
+        'alerts', 'auto_top_ups', 'top_ups', 'metrics',
+        'webhook_endpoints', 'webhook_deliveries'
     ]),
     ('reader', 1, 'function', array[
         'clock', 'chart_of_accounts', 'balance', 'balance_at', 'statement', 'preview_deduction', 'price_usage', 'check_entitlement',
@@ -16,11 +17,13 @@ from (values
         'adjust_credits', 'deduct_usage', 'deduct_usage_batch', 'refund_usage', 'record_usage', 'record_usage_batch', 'process_inbox',
         'retry_inbox', 'hold_credits', 'capture_hold', 'release_hold', 'create_recurring_grant',
         'update_recurring_grant', 'cancel_recurring_grant', 'expire_grants', 'renew_grants', 'run_maintenance',
-        'close_overage', 'mark_invoiced', 'request_top_up', 'claim_top_ups', 'complete_top_up', 'fail_top_up'
+        'close_overage', 'mark_invoiced', 'request_top_up', 'claim_top_ups', 'complete_top_up', 'fail_top_up',
+        'claim_events', 'ack_events'
     ]),
     ('admin', 3, 'function', array[
         'create_contract', 'cancel_contract', 'create_meter', 'set_meter_pricing', 'schedule_jobs', 'unschedule_jobs', 'cron_jobs',
-        'set_auto_top_up', 'create_alert', 'drop_alert'
+        'set_auto_top_up', 'create_alert', 'drop_alert',
+        'create_webhook_endpoint', 'rotate_webhook_secret', 'enable_webhook_endpoint', 'drop_webhook_endpoint', 'replay_webhook'
     ]),
     ('owner', 4, 'function', array['grant_access', 'revoke_access'])
 ) levels (level, rank, object_kind, object_names)

@@ -103,6 +103,10 @@ comment on function credits.create_alert(text, text, numeric, numeric, numeric, 
 
 comment on function credits.drop_alert(text, uuid) is 'Drops an alert, and its endpoint, and returns its id. Error not_found.';
 
+comment on function credits.create_webhook_endpoint(text, text[], text) is 'Subscribes a URL to events of all customers, of the types named or (null) of all, from now on, and returns the endpoint''s id. The URL is https and its host public, unless credits.webhook_allowed_hosts names it. secret signs what is sent: whsec_ and the base64 of 24 to 64 bytes; null makes one, which only the owner of the extension can read (credits_data.webhook_endpoints). Errors: invalid_argument.';
+
+comment on function credits.rotate_webhook_secret(uuid, text, interval) is 'Gives an endpoint another secret (null makes one) and returns the endpoint''s id. For overlap, from zero to 100 years, what is sent is signed by both secrets, so that the receiver can change over meanwhile. Errors: not_found, invalid_argument.';
+
 comment on function credits.run_maintenance(integer) is 'Settles up to batch_size customers (1 or more) with something due, the longest overdue first; those that another session has locked are skipped. Returns a row for each task (lapse_holds, expire_grants, renew_grants, run_contracts, activate_grants, repay_debt, process_inbox, notice_expiring), with the number of entries written (of run_contracts: instalments granted and contracts ended; of process_inbox: up to batch_size events charged, dropped or refused) and their credits. more_due true means that something is still due: call again. Safe to run at any time, twice and side by side; schedule_jobs runs it with pg_cron, and credits.job_health shows what is due.';
 
 comment on function credits.expire_grants(integer) is 'Settles up to batch_size customers (1 or more) with an expiry due, completely, and returns one row that tells the expiries: customers settled, grants expired, credits expired. more_due true means that another expiry is still due: call again.';

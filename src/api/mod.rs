@@ -16,3 +16,4 @@ pub mod time;
 mod top_ups;
 pub mod usage;
 pub mod wallets;
+mod webhooks;

@@ -2,6 +2,7 @@
 //!
 //! Time comes in as an argument, stored grants through [`reader::Reader`], generated ids through [`reader::Ids`].
 
+pub mod address;
 pub mod amount;
 pub mod book;
 pub mod calendar;
@@ -34,6 +35,7 @@ pub mod usage;
 pub mod verify;
 pub mod wallet;
 pub mod watch;
+pub mod webhook;
 
 #[cfg(test)]
 mod properties;

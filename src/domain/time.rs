@@ -27,6 +27,10 @@ impl Timestamp {
         Self(microseconds)
     }
 
+    pub const fn from_unix_microseconds(microseconds: i64) -> Self {
+        Self(microseconds - UNIX_TO_2000_MICROSECONDS)
+    }
+
     /// Microseconds since 2000-01-01 00:00 UTC.
     pub const fn to_postgres(self) -> i64 {
         self.0

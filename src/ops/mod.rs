@@ -20,6 +20,7 @@ pub mod top_ups;
 pub mod usage;
 pub mod verification;
 pub mod wallets;
+pub mod webhooks;
 
 use crate::domain::book::Book;
 use crate::domain::names::CustomerId;

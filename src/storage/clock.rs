@@ -20,8 +20,7 @@ thread_local! {
 /// The time of day, or `credits.test_clock` if it is not empty; 22003 outside the years 1970 to 9999.
 pub fn now() -> Result<Timestamp> {
     let Some(text) = TEST_CLOCK.get().filter(|text| !text.is_empty()) else {
-        // SAFETY: reads the system clock.
-        return Timestamp::from_postgres(unsafe { pg_sys::GetCurrentTimestamp() }).in_range("the system clock");
+        return real().in_range("the system clock");
     };
     // SAFETY: a pointer that is always set, copied.
     let zone = unsafe { pg_sys::session_timezone };
@@ -32,6 +31,12 @@ pub fn now() -> Result<Timestamp> {
     let at = parse(&text)?;
     PARSED.set(Some((text, zone, at)));
     Ok(at)
+}
+
+/// The time of day, whatever clock the ledger is on: for leases, attempts and signatures.
+pub fn real() -> Timestamp {
+    // SAFETY: reads the system clock.
+    Timestamp::from_postgres(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
 fn parse(text: &CStr) -> Result<Timestamp> {

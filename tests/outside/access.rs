@@ -27,6 +27,8 @@ pub const VIEWS: &[&str] = &[
     "usage_events",
     "usage_inbox",
     "wallets",
+    "webhook_deliveries",
+    "webhook_endpoints",
 ];
 
 /// The functions that each level adds to the one before; the last are the owner's alone.
@@ -48,10 +50,12 @@ const FUNCTIONS: [(&str, &[&str]); 4] = [
     (
         "writer",
         &[
+            "ack_events",
             "adjust_credits",
             "cancel_recurring_grant",
             "capture_hold",
             "change_expiry",
+            "claim_events",
             "claim_top_ups",
             "close_overage",
             "complete_top_up",
@@ -87,8 +91,13 @@ const FUNCTIONS: [(&str, &[&str]); 4] = [
             "create_alert",
             "create_contract",
             "create_meter",
+            "create_webhook_endpoint",
             "cron_jobs",
             "drop_alert",
+            "drop_webhook_endpoint",
+            "enable_webhook_endpoint",
+            "replay_webhook",
+            "rotate_webhook_secret",
             "schedule_jobs",
             "set_auto_top_up",
             "set_meter_pricing",
@@ -100,6 +109,7 @@ const FUNCTIONS: [(&str, &[&str]); 4] = [
 
 /// A call for each function above, which needs nothing but acme's wallet `default`.
 const CALLS: &[(&str, &str)] = &[
+    ("ack_events", "'{}'"),
     ("adjust_credits", "'acme', 1, 'gift'"),
     ("balance", "'acme'"),
     ("balance_at", "'acme', 'default', '2026-01-01 00:00+00'"),
@@ -109,6 +119,7 @@ const CALLS: &[(&str, &str)] = &[
     ("capture_hold", "'acme', 'no such hold'"),
     ("change_expiry", "'acme', '00000000-0000-0000-0000-000000000000', '2027-01-01 00:00+00'"),
     ("check_entitlement", "'acme'"),
+    ("claim_events", ""),
     ("claim_top_ups", ""),
     ("clock", ""),
     ("close_overage", ""),
@@ -118,10 +129,13 @@ const CALLS: &[(&str, &str)] = &[
     ("create_meter", "'calls', 'call', 'count'"),
     ("create_recurring_grant", "'acme', 'monthly', 1, '1 month', 'no such wallet'"),
     ("create_wallet", "'acme', if_not_exists => true"),
+    ("create_webhook_endpoint", "'https://example.com/'"),
     ("cron_jobs", "'schedule', '* * * * *'"),
     ("deduct_usage", "'acme', 1"),
     ("deduct_usage_batch", "'[]'"),
     ("drop_alert", "'acme', '00000000-0000-0000-0000-000000000000'"),
+    ("drop_webhook_endpoint", "'00000000-0000-0000-0000-000000000000'"),
+    ("enable_webhook_endpoint", "'00000000-0000-0000-0000-000000000000'"),
     ("expire_grants", ""),
     ("fail_top_up", "'acme', '00000000-0000-0000-0000-000000000000', 'declined'"),
     ("grant_access", "'nobody at all', 'reader'"),
@@ -136,9 +150,11 @@ const CALLS: &[(&str, &str)] = &[
     ("refund_usage", "'acme', 'no such transaction'"),
     ("release_hold", "'acme', 'no such hold'"),
     ("renew_grants", ""),
+    ("replay_webhook", "'00000000-0000-0000-0000-000000000000'"),
     ("request_top_up", "'acme'"),
     ("retry_inbox", ""),
     ("revoke_access", "'nobody at all'"),
+    ("rotate_webhook_secret", "'00000000-0000-0000-0000-000000000000'"),
     ("run_maintenance", ""),
     ("schedule_jobs", ""),
     ("set_auto_top_up", "'acme', 'no such wallet', 1, 2"),

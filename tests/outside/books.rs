@@ -84,6 +84,9 @@ pub fn everything(session: &mut Session) -> Vec<String> {
          union all select 'own price list ' || t::text from credits_data.customer_prices t
          union all select 'period ' || t::text from credits_data.meter_periods t
          union all select 'value ' || t::text from credits_data.meter_values t
+         union all select 'endpoint ' || t::text from credits_data.webhook_endpoints t
+         union all select 'event ' || t::text from credits_data.events t
+         union all select 'delivery ' || t::text from credits_data.webhook_deliveries t
          union all select 'waiting event ' || t::text from credits.usage_inbox t
          order by 1",
     )

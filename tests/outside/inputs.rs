@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use pgrx_tests::{DbErrorInfo, Session, assert_ledger_is_sound, shared_cluster};
 
 use crate::books::{everything, grant, new_books};
+use crate::webhooks::emit;
+
+const ENDPOINT: &str = "(select endpoint_id from credits.webhook_endpoints)";
 
 /// A valid call of every function of schema `credits`, with every argument named. `$grant` is the id of a live grant of acme's,
 /// `used` a transaction of usage that can be refunded, `monthly` a recurring grant, `deal` a contract, `held` an open hold, `metered` an event
@@ -28,6 +31,23 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
         &[("customer_id", "'acme'"), ("amount", "5"), ("wallet", "'default'"), ("unit", "'credits'"), ("event_name", "'call'")],
     ),
     ("verify_ledger", &[("customer_id", "'acme'")]),
+    (
+        "create_webhook_endpoint",
+        &[
+            ("url", "'https://example.com/hooks'"),
+            ("event_types", "'{wallet.depleted}'"),
+            ("secret", "'whsec_dGVzdCBzZWNyZXQgb2YgdGhlIHRlc3RzIG9ubHkuLi4='"),
+        ],
+    ),
+    (
+        "rotate_webhook_secret",
+        &[("endpoint_id", ENDPOINT), ("secret", "'whsec_dGVzdCBzZWNyZXQgb2YgdGhlIHRlc3RzIG9ubHkuLi4='"), ("overlap", "'1 hour'")],
+    ),
+    ("enable_webhook_endpoint", &[("endpoint_id", ENDPOINT)]),
+    ("drop_webhook_endpoint", &[("endpoint_id", ENDPOINT)]),
+    ("replay_webhook", &[("delivery_id", "(select delivery_id from credits.webhook_deliveries limit 1)")]),
+    ("claim_events", &[("batch_size", "10"), ("lease", "'1 minute'")]),
+    ("ack_events", &[("event_ids", "'{told-1}'")]),
     (
         "create_wallet",
         &[
@@ -507,10 +527,12 @@ fn new_inputs(rule: &str) -> (Session, String) {
          select credits.create_wallet('acme', 'billed', unit => 'calls', overage_policy => 'invoice', overage_unit_price => 1,
              overage_currency => 'USD');
          select * from credits.deduct_usage('acme', 5, wallet => 'billed');
-         select credits.request_top_up('acme', 'default', 5), credits.create_alert('acme', 'default', 10)",
+         select credits.request_top_up('acme', 'default', 5), credits.create_alert('acme', 'default', 10),
+             credits.create_webhook_endpoint('https://example.com/')",
     );
     session.set_clock("2026-01-01 00:00:01+00");
     session.exec("select * from credits.close_overage('acme')");
+    emit(&mut session, "https://example.com/", "told", 1, 1);
     (session, format!("'{grant_id}'"))
 }
 

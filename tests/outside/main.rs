@@ -53,4 +53,7 @@ mod two_years;
 mod usage;
 mod usage_events;
 mod wallets;
+mod webhooks;
+mod webhooks_delivery;
+mod webhooks_worker;
 mod workload;

@@ -1,0 +1,27 @@
+//! Webhook endpoints: who is told, and with which secret.
+
+use uuid::Uuid;
+
+use super::connected;
+use crate::domain::event::EventType;
+use crate::domain::time::Interval;
+use crate::domain::webhook::{EndpointUrl, Secret};
+use crate::error::{Error, Result};
+use crate::storage::endpoints::{self, NewEndpoint};
+
+/// Subscribes a URL to events of all customers; of some types, or of all.
+pub fn create_endpoint(url: &EndpointUrl, event_types: Option<&[EventType]>, secret: &Secret) -> Uuid {
+    connected(|| endpoints::create(&NewEndpoint { url, event_types, secret, alert: None }))
+}
+
+/// Gives an endpoint another secret; the one it has goes on signing for `overlap`.
+pub fn rotate_secret(endpoint_id: Uuid, secret: &Secret, overlap: Interval) -> Result<()> {
+    if connected(|| endpoints::rotate(endpoint_id, secret, overlap)) {
+        return Ok(());
+    }
+    Err(Error::NotFound {
+        what: "webhook endpoint",
+        name: endpoint_id.to_string(),
+        hint: "credits.webhook_endpoints lists them.".into(),
+    })
+}
