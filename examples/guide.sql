@@ -1,9 +1,9 @@
 -- A guided tour: the team behind an AI product sells credits. `make demo` runs it; so does  psql -f examples/guide.sql
 -- as a superuser, in a database where `create extension pg_credits` was run.
 --
--- The story takes from January to October 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
+-- The story takes from January to November 2026. Its clock is the setting credits.test_clock, which only a superuser may set, so
 -- the months pass in seconds and every figure is the same in each run. An application never sets it: then the time is real.
--- The guide has customers of its own, 'acme', 'solo', 'vega', 'nova', 'globex' and 'initech', and stops at once if an earlier run
+-- The guide has customers of its own, 'acme', 'solo', 'vega', 'nova', 'globex', 'initech' and 'hooli', and stops at once if an earlier run
 -- has left them here.
 \set ECHO none
 \set QUIET on
@@ -394,7 +394,65 @@ where customer_id = 'globex' order by effective_at;
 \echo
 select kind, contract, quantity, unit_price, amount, currency, status from credits.invoice_lines where customer_id = 'initech';
 
-\echo '=== 16. The books ====================================================================='
+\echo '=== 16. Running low, and running out =================================================='
+\echo
+\echo 'Hooli buys 10,000 credits. Alerts at 20 and at 5 percent of what it has after a purchase; below'
+\echo '1,000 a top-up fills the wallet up to 10,000, paid by the card on file; beyond that, usage is'
+\echo 'invoiced at 0.003 dollars a credit.'
+\echo
+set credits.test_clock = '2026-10-05 09:00';
+select credits.create_wallet('hooli', overage_policy => 'invoice', overage_unit_price => 0.003, overage_currency => 'USD') as wallet;
+select credits.grant_credits('hooli', 10000, unit_price => 0.002, currency => 'USD', idempotency_key => 'first-purchase') is not null as granted;
+select credits.create_alert('hooli', 'default', threshold_percent => 20) is not null as at_20,
+       credits.create_alert('hooli', 'default', threshold_percent => 5) is not null as at_5;
+select credits.set_auto_top_up('hooli', 'default', threshold => 1000, target_balance => 10000, payment_method_id => 'pm_card',
+    unit_price => 0.002, currency => 'USD', max_per_period => 2) as wallet;
+
+\echo 'The first 8,500 credits pass 20 percent, which the wallet''s events tell: written in the same transaction,'
+\echo 'delivered to webhook endpoints by the background worker, or pulled, as here. Pulled events are leased'
+\echo 'until they are acknowledged.'
+\echo
+select status, balance from credits.deduct_usage('hooli', 8500, 'october-5', event_name => 'model.call');
+create temporary table pulled as select * from credits.claim_events() where customer_id = 'hooli';
+select type, jsonb_pretty(payload #- '{data, alert_id}') as payload from pulled where type = 'wallet.balance_low';
+select credits.ack_events(array(select event_id from pulled)) as acknowledged;
+
+\echo 'The next 1,200 pass 5 percent and the threshold of the top-up: 9,700 credits are requested. A worker'
+\echo 'claims the request, has the payment provider charge the card under top_up_id as its idempotency key,'
+\echo 'and completes it: one grant, however often it is told. Balance and alerts recover.'
+\echo
+select status, balance from credits.deduct_usage('hooli', 1200, 'october-6', event_name => 'model.call');
+create temporary table claimed as select * from credits.claim_top_ups();
+select customer_id, amount, payment_method_id, trim_scale(amount * unit_price) as to_charge, currency, attempt from claimed;
+select credits.complete_top_up(customer_id, top_up_id, 'pi_2001') = credits.complete_top_up(customer_id, top_up_id, 'pi_2001') as same_grant
+from claimed;
+select status, amount, payment_reference, failures from credits.top_ups where customer_id = 'hooli';
+select threshold_percent, status from credits.alerts where customer_id = 'hooli' order by 1 desc;
+select type, payload -> 'data' ->> 'balance' as balance, payload -> 'data' ->> 'threshold' as threshold from credits.claim_events()
+where customer_id = 'hooli';
+
+\echo 'A night of batch work takes 12,500: 10,000 from the grants, 2,500 as overage. It is on no invoice yet.'
+\echo
+set credits.test_clock = '2026-10-20 03:00';
+select status, deducted, overage, balance from credits.deduct_usage('hooli', 12500, 'october-20', event_name => 'model.batch');
+select balance, overage from credits.balance('hooli');
+
+\echo 'At the end of the month overage becomes lines for invoices: Hooli''s 2,500 at 0.003 dollars, and what'
+\echo 'Initech used under its minimum spend.'
+\echo
+set credits.test_clock = '2026-11-01 00:00';
+create temporary table lines as select * from credits.close_overage();
+select customer_id, wallet, kind, quantity, unit_price, amount, currency, period_end from lines;
+select credits.mark_invoiced(customer_id, line_id, 'INV-2026-10') = line_id as invoiced from lines;
+
+\echo 'What is given back later is a negative line at the next closing.'
+\echo
+select refunded from credits.refund_usage('hooli', 'october-20', 500, 'outage');
+set credits.test_clock = '2026-11-15 00:00';
+select quantity, amount, currency from credits.close_overage('hooli');
+select kind, quantity, amount, currency, status, invoice_reference from credits.invoice_lines where customer_id = 'hooli' order by created_at;
+
+\echo '=== 17. The books ====================================================================='
 \echo
 \echo 'A statement of the paid wallet: opening and closing balance, and the entries from one instant'
 \echo 'until just before another. This one leaves out the heartbeats.'
@@ -425,7 +483,7 @@ update credits_data.entries set credits = 0 where customer_id = 'solo';
 \echo
 select invariant, customer_id, wallet, detail from credits.verify_ledger();
 
-\echo '=== 17. Your turn ====================================================================='
+\echo '=== 18. Your turn ====================================================================='
 \echo
 \echo 'The clock is real again, and Acme has 1,000 credits that never expire. Try:'
 \echo

@@ -175,7 +175,7 @@ create table credits_data.jobs (
 );
 insert into credits_data.jobs (task)
 values ('lapse_holds'), ('expire_grants'), ('renew_grants'), ('run_contracts'), ('activate_grants'), ('repay_debt'),
-    ('process_inbox'), ('notice_expiring');
+    ('process_inbox'), ('notice_expiring'), ('purge_events');
 comment on table credits_data.jobs is 'When each task of maintenance ran last.';
 comment on column credits_data.jobs.task is 'As in credits.run_maintenance().';
 comment on column credits_data.jobs.last_run_at is 'When it ran last; null if never.';

@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::arguments::{self as argument, NumericArgument, UuidArgument, optional};
+use super::webhooks;
 use crate::domain::watch::{Alert, Threshold};
 use crate::error::{Error, Result};
 use crate::ops;
@@ -43,13 +44,16 @@ fn create_alert(
         dropped_at: None,
     };
     alert.check()?;
-    for (argument, value) in [("webhook_url", webhook_url), ("secret", secret)] {
-        if value.is_some() {
-            return Err(Error::invalid(argument, "an alert has no endpoint of its own yet", "Pull its events with null.").into());
+    let endpoint = match (webhook_url, secret) {
+        (Some(url), secret) => Some((webhooks::url("webhook_url", url)?, webhooks::secret(secret)?)),
+        (None, None) => None,
+        (None, Some(_)) => {
+            let hint = "Give a webhook_url too, or leave the secret out.";
+            return Err(Error::invalid("secret", "there is no webhook_url that it would sign for", hint).into());
         }
-    }
+    };
     let id = alert.id;
-    ops::alerts::create(&customer_id, alert)?;
+    ops::alerts::create(&customer_id, alert, endpoint.as_ref())?;
     Ok(argument::uuid(id))
 }
 

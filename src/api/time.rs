@@ -67,6 +67,8 @@ fn run_maintenance(
     rows.push((ops::inbox::TASK.to_owned(), inbox.items(), inbox.credits, inbox.more_due));
     let noticed = ops::notices::notice_expiring(batch_size)?;
     rows.push((ops::notices::TASK.to_owned(), noticed.grants, noticed.credits, noticed.more_due));
+    let purged = ops::webhooks::purge(batch_size)?;
+    rows.push((ops::webhooks::TASK.to_owned(), purged, Amount::ZERO, purged == batch_size));
     Ok(TableIterator::new(rows))
 }
 

@@ -21,7 +21,12 @@ fn event_types(argument: &'static str, value: Option<TextsArgument>) -> Result<V
     Ok(types)
 }
 
-fn secret(value: Option<&str>) -> Result<Secret> {
+pub fn url(argument: &'static str, text: &str) -> Result<EndpointUrl> {
+    let allowed_hosts = AllowedHosts::parse(&settings::text(&settings::WEBHOOK_ALLOWED_HOSTS));
+    EndpointUrl::checked(argument, text, &allowed_hosts)
+}
+
+pub fn secret(value: Option<&str>) -> Result<Secret> {
     value.map_or_else(|| Ok(Secret::generate()), |text| Secret::checked("secret", text))
 }
 
@@ -31,8 +36,7 @@ fn create_webhook_endpoint(
     event_types: default!(Option<TextsArgument>, "NULL"),
     secret: default!(Option<&str>, "NULL"),
 ) -> Result<pgrx::Uuid, ErrorReport> {
-    let allowed_hosts = AllowedHosts::parse(&settings::text(&settings::WEBHOOK_ALLOWED_HOSTS));
-    let url = EndpointUrl::checked("url", required("url", url)?, &allowed_hosts)?;
+    let url = self::url("url", required("url", url)?)?;
     let types = optional("event_types", event_types, self::event_types)?;
     let secret = self::secret(secret)?;
     Ok(uuid(ops::webhooks::create_endpoint(&url, types.as_deref(), &secret)))

@@ -7,7 +7,9 @@ use crate::domain::event::EventType;
 use crate::domain::time::Interval;
 use crate::domain::webhook::{EndpointUrl, Secret};
 use crate::error::{Error, Result};
+use crate::settings;
 use crate::storage::endpoints::{self, NewEndpoint};
+use crate::storage::{clock, deliveries, jobs};
 
 /// Subscribes a URL to events of all customers; of some types, or of all.
 pub fn create_endpoint(url: &EndpointUrl, event_types: Option<&[EventType]>, secret: &Secret) -> Uuid {
@@ -23,5 +25,19 @@ pub fn rotate_secret(endpoint_id: Uuid, secret: &Secret, overlap: Interval) -> R
         what: "webhook endpoint",
         name: endpoint_id.to_string(),
         hint: "credits.webhook_endpoints lists them.".into(),
+    })
+}
+
+/// The name of purging among the tasks of maintenance.
+pub const TASK: &str = "purge_events";
+
+/// Deletes up to `events_max` events, with their deliveries, that are older than `credits.event_retention`; returns how many.
+pub fn purge(events_max: i64) -> Result<i64> {
+    const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+    connected(|| {
+        let retention = i64::from(settings::EVENT_RETENTION.get()) * MICROSECONDS_A_DAY;
+        let purged = deliveries::purge(clock::real().plus_microseconds(-retention), events_max);
+        jobs::record(clock::now()?, &[(TASK, purged)]);
+        Ok(purged)
     })
 }

@@ -247,7 +247,6 @@ pub fn disable(endpoint_id: Uuid, reason: &str) -> bool {
 
 /// Deletes up to `events_max` events that were written before an instant, with their deliveries, but for those still to be
 /// delivered to an endpoint in use; returns how many events.
-#[allow(dead_code, reason = "for run_maintenance")]
 pub fn purge(written_before: Timestamp, events_max: i64) -> i64 {
     let parameters = [Some(written_before.encode()), Some(events_max.encode())];
     PURGE.with(|statement| statement.run(Access::Write, &parameters)).first().map_or(0, |mut row| row.take())

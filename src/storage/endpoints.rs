@@ -25,6 +25,17 @@ statements! {
             previous_secret_until = clock_timestamp() + $3,
             secret = $2
         where endpoint_id = $1";
+
+    /// Removes the endpoint of an alert, and gives up what is pending for it. Index scan on webhook_endpoints_alert.
+    DROP_OF_ALERT(TEXTOID, UUIDOID) = "
+        with dropped as (
+            delete from credits_data.webhook_endpoints
+            where customer_id = $1
+              and alert_id = $2
+            returning endpoint_id
+        )
+        select credits_data.bury_deliveries(endpoint_id, 'the alert was dropped')
+        from dropped";
 }
 
 /// An endpoint to be.
@@ -52,6 +63,12 @@ pub fn create(endpoint: &NewEndpoint<'_>) -> Uuid {
     ];
     CREATE.with(|statement| statement.run(Access::Write, &parameters));
     endpoint_id
+}
+
+/// Removes the endpoint of an alert, if it has one.
+pub fn drop_of_alert(customer_id: &CustomerId, alert_id: Uuid) {
+    let parameters = [Some(text(customer_id.as_str())), Some(alert_id.encode())];
+    DROP_OF_ALERT.with(|statement| statement.run(Access::Write, &parameters));
 }
 
 /// Gives an endpoint another secret; the one it has goes on signing for `overlap`. Returns whether there is such an endpoint.
