@@ -118,43 +118,46 @@ end
 $$;
 comment on function credits_data.bury_deliveries(uuid, text) is 'Gives up what is pending for an endpoint, whose row the caller has locked, and returns how much that was.';
 
--- The events walk is by events_written, oldest first.
 create function credits_data.purge_events(written_before timestamptz, events_max bigint)
 returns bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
-with old as materialized (
-    select e.event_number, e.event_id
-    from credits_data.events e
-    where e.written_at < $1
-      and not exists (
-          select
-          from credits_data.webhook_deliveries d
-          join credits_data.webhook_endpoints w
-              on w.endpoint_id = d.endpoint_id
-          where d.event_id = e.event_id
-            and d.status = 'pending'
-            and w.disabled_at is null
-      )
-    order by e.written_at
-    limit $2
-    for update skip locked
-), deliveries as (
-    delete from credits_data.webhook_deliveries d
-    using old
-    where d.event_id = old.event_id
-), events as (
-    delete from credits_data.events e
-    using old
-    where e.event_number = old.event_number
-    returning 1
-)
-select count(*) from events
+declare
+    old_ids text[];
+begin
+    -- By events_written, the oldest first.
+    old_ids := array(
+        select e.event_id
+        from credits_data.events e
+        where e.written_at < written_before
+          and not exists (
+              select
+              from (
+                  select d.endpoint_id, d.status
+                  from credits_data.webhook_deliveries d
+                  where d.event_id = e.event_id
+                  offset 0
+              ) d
+              cross join lateral (
+                  select
+                  from credits_data.webhook_endpoints w
+                  where w.endpoint_id = d.endpoint_id
+                    and w.disabled_at is null
+                  offset 0
+              ) in_use
+              where d.status = 'pending'
+          )
+        order by e.written_at
+        limit events_max
+        for update skip locked
+    );
+    delete from credits_data.webhook_deliveries d where d.event_id = any (old_ids);
+    delete from credits_data.events e where e.event_id = any (old_ids);
+    return cardinality(old_ids);
+end
 $$;
 comment on function credits_data.purge_events(timestamptz, bigint) is 'Deletes up to events_max events written before an instant, with their deliveries, but for those still to be delivered to an endpoint in use. Returns how many events.';
 
