@@ -87,8 +87,26 @@ pub fn everything(session: &mut Session) -> Vec<String> {
          union all select 'endpoint ' || t::text from credits_data.webhook_endpoints t
          union all select 'event ' || t::text from credits_data.events t
          union all select 'delivery ' || t::text from credits_data.webhook_deliveries t
+         union all select 'alert ' || t::text from credits_data.alerts t
+         union all select 'auto top-up ' || t::text from credits_data.top_up_rules t
+         union all select 'top-up ' || t::text from credits_data.top_ups t
          union all select 'waiting event ' || t::text from credits.usage_inbox t
          order by 1",
+    )
+}
+
+/// What the world outside was told since the last call: the customer but for `acme`, type, the wallet but for `default`, the alert's
+/// threshold, balance + held after `at`, then an amount and a reason.
+pub fn told(session: &mut Session) -> Vec<String> {
+    session.lines(
+        "with told as (
+             update credits_data.events set acknowledged_at = clock_timestamp() where acknowledged_at is null
+             returning event_number, customer_id, type, payload -> 'data' as data)
+         select concat_ws(' ', nullif(customer_id, 'acme'), type, nullif(data ->> 'wallet', 'default'),
+             (data ->> 'threshold_percent') || '%', data ->> 'threshold_credits',
+             'at ' || trim_scale((data ->> 'balance')::numeric + (data ->> 'held')::numeric),
+             coalesce(data ->> 'amount', data ->> 'credits', data ->> 'remaining'), data ->> 'reason')
+         from told order by event_number",
     )
 }
 

@@ -5,6 +5,9 @@
 
 mod access;
 mod access_doors;
+mod alerts;
+mod alerts_calls;
+mod alerts_races;
 mod batches;
 mod batches_events;
 mod books;
