@@ -24,6 +24,8 @@ impl Amount {
     const UNITS_PER_CREDIT: i128 = 10_i128.pow(Self::SCALE);
     /// The first absolute value that is too large, in units: 10^16 credits.
     const LIMIT_UNITS: i128 = 10_i128.pow(16 + Self::SCALE);
+    /// The largest that an entry or a total can have.
+    pub const MAX: Amount = Amount(Self::LIMIT_UNITS - 1);
 
     pub const fn from_units(units: i128) -> Self {
         Self(units)

@@ -240,11 +240,11 @@ pub fn request_if_low(book: &mut Book<'_>, index: usize) {
     }
 }
 
-/// How much a top-up brings, as of now; none if nothing is missing.
+/// How much a top-up brings, as of now; nothing or less if nothing is missing. Debt and target may be more together than one grant holds.
 fn size(book: &Book<'_>, index: usize, size: Size) -> Amount {
     match size {
         Size::Amount(amount) => amount,
-        Size::Target(target) => target + book.wallets[index].debt - book.wallets[index].balance,
+        Size::Target(target) => (target + book.wallets[index].debt - book.wallets[index].balance).min(Amount::MAX),
     }
 }
 

@@ -189,6 +189,19 @@ fn a_target_balance_is_reached_with_the_debt_repaid() {
 }
 
 #[test]
+fn debt_and_target_beyond_what_a_grant_holds_are_cut_to_it() {
+    let mut session = new_books("debt_and_target_beyond_a_grant");
+    session.exec("select credits.update_wallet('acme', 'default', overage_policy => 'overdraft')");
+    deduct(&mut session, "6000000000000000");
+    auto(&mut session, "0, target_balance => 7000000000000000");
+    assert_eq!(top_ups(&mut session), ["pending 9999999999999999.999999999999"]);
+    let id = claim_one(&mut session);
+    complete(&mut session, &id, "pi_1");
+    assert_eq!(session.lines("select balance, debt from credits.balance('acme')"), ["3999999999999999.999999999999|0"]);
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
 fn one_big_deduction_past_every_threshold_queues_one_request() {
     let mut session = hundred("one_big_deduction_queues_one", "30, 500");
     for threshold in [80, 30, 10] {
