@@ -285,10 +285,10 @@ fn request(
 /// Requests a top-up by hand: the open one, if there is one, else a new one, whatever the threshold, cooldown and cap say.
 pub fn request_by_hand(book: &mut Book<'_>, code: &WalletCode, amount: Option<Amount>) -> Result<Uuid> {
     let index = wallet(book, code)?;
-    refuse_unless(book, index, &[WalletStatus::Active], "new top-up")?;
     if let Some(open) = book.open_top_up(index) {
         return Ok(open.id);
     }
+    refuse_unless(book, index, &[WalletStatus::Active], "top-up")?;
     let rule = book.top_up_rule(index);
     let amount = match (amount, &rule) {
         (Some(amount), _) => amount,

@@ -54,6 +54,7 @@ mod standby;
 mod time;
 mod top_up_races;
 mod top_ups;
+mod top_ups_failing;
 mod top_ups_held_back;
 mod two_years;
 mod usage;
