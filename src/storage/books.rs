@@ -249,12 +249,22 @@ impl Changes<'_> {
             .filter(|rode| !self.book.grants.get(&rode.grant).is_some_and(Copy::is_changed))
     }
 
+    /// Whether there are changes besides entries that calls decide by: lines, alerts, top-ups.
+    fn has_changed_rows(&self) -> bool {
+        let book = &self.book;
+        let changed_alert = book.alerts.created().chain(book.alerts.changed()).next();
+        let changed_rule = book.top_up_rules.created().chain(book.top_up_rules.changed()).next();
+        let changed_top_up = book.top_ups.created().chain(book.top_ups.changed()).next();
+        !book.lines.is_empty() || changed_alert.is_some() || changed_rule.is_some() || changed_top_up.is_some()
+    }
+
     /// The wallets to be stored: those that changed, and the anchor with the customer's time.
     fn wallets(&self, head: Option<Head>) -> impl Iterator<Item = ChangedWallet<'_>> {
         let book = &self.book;
         let has_entries = !book.entries.is_empty();
         let next_due_at = self.next_due_at();
-        let is_anchor_changed = has_entries || next_due_at != self.time.next_due_at;
+        // Whoever locked the customer without an update has to see that something else of it changed: its snapshot may be older.
+        let is_anchor_changed = has_entries || next_due_at != self.time.next_due_at || self.has_changed_rows();
         // What makes room for overage helps as credits do.
         let brings = |kind: Kind| kind.effect().balance > 0 || matches!(kind, Kind::OverageRefunded | Kind::OverdraftRefunded);
         let has_credited = book.entries.iter().any(|entry| brings(entry.movement.kind));
