@@ -38,45 +38,44 @@ pub struct OpenOverage {
     pub is_older: bool,
 }
 
-/// Turns the customer's open overage before an instant into invoice lines, one for each wallet, price and currency.
+/// Turns the customer's open overage before an instant into invoice lines, one for each wallet, price and currency. A wallet whose
+/// lines cannot be made (22003) is left as it is, the others are closed all the same.
 pub fn close(book: &mut Book<'_>, as_of: Timestamp) -> Result<()> {
     let as_of = as_of.min(book.now);
+    let mut closed = Ok(());
     for index in 0..book.wallets.len() {
-        let wallet = &book.wallets[index];
-        if wallet.has_open_overage {
+        if book.wallets[index].has_open_overage {
             let open = book.open_overage(index, as_of);
-            close_wallet(book, index, as_of, open)?;
+            closed = closed.and(close_wallet(book, index, as_of, open));
         }
     }
-    Ok(())
+    closed
 }
 
 fn close_wallet(book: &mut Book<'_>, index: usize, as_of: Timestamp, open: Vec<OpenOverage>) -> Result<()> {
     let (older, newer): (Vec<OpenOverage>, Vec<OpenOverage>) = open.into_iter().partition(|open| open.is_older);
-    for open in &older {
-        if open.quantity.is_zero() {
-            continue;
-        }
-        let what = format!("the overage of wallet \"{}\" of customer \"{}\"", book.wallets[index].code, book.customer_id);
-        let amount =
-            money(open.quantity, open.unit_price, &open.currency).unwrap_or(Amount::from_units(i128::MAX)).in_range(&what)?;
-        let line = InvoiceLine {
+    let what = format!("the overage of wallet \"{}\" of customer \"{}\"", book.wallets[index].code, book.customer_id);
+    let mut lines = Vec::new();
+    for open in older.iter().filter(|open| !open.quantity.is_zero()) {
+        let quantity = open.quantity.in_range(&what)?;
+        let amount = money(quantity, open.unit_price, &open.currency).unwrap_or(Amount::from_units(i128::MAX)).in_range(&what)?;
+        lines.push(InvoiceLine {
             line_id: book.new_id(book.now),
             wallet: book.wallets[index].code.clone(),
             kind: LineKind::Overage,
             contract: None,
-            quantity: open.quantity,
+            quantity,
             unit_price: open.unit_price,
             amount,
             currency: open.currency.clone(),
             period_start: open.from,
             period_end: as_of,
-        };
-        book.lines.push(line);
-        book.wallets[index].overage -= open.quantity;
+        });
     }
     let wallet = &mut book.wallets[index];
+    wallet.overage -= lines.iter().map(|line| line.quantity).sum::<Amount>();
     wallet.overage_closed_seq = older.iter().map(|open| open.last_seq).max().unwrap_or(wallet.overage_closed_seq);
     wallet.has_open_overage = !newer.is_empty();
+    book.lines.extend(lines);
     Ok(())
 }

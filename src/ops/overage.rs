@@ -26,45 +26,44 @@ pub fn close(customer_id: Option<&CustomerId>, as_of: Option<Timestamp>, custome
 fn close_book(book: &mut Book<'_>, as_of: Option<Timestamp>) -> Result<Vec<NewLine>> {
     let made = book.lines.len();
     overage::close(book, as_of.unwrap_or(book.now))?;
-    Ok(book.lines[made..].iter().map(|line| (book.customer_id.clone(), line.clone())).collect())
+    Ok(lines_since(book, made))
 }
 
+fn lines_since(book: &Book<'_>, made: usize) -> Vec<NewLine> {
+    book.lines[made..].iter().map(|line| (book.customer_id.clone(), line.clone())).collect()
+}
+
+/// Goes on until a line was made or nobody is left: who is locked, comes to nothing or cannot be closed stands in nobody's way.
 fn close_many(as_of: Option<Timestamp>, customers_max: i64) -> Result<Vec<NewLine>> {
     let before = as_of.map_or_else(clock::now, Ok)?;
     let mut lines = Vec::new();
-    let mut after = String::new();
-    // No line is the end: what came to nothing, or is locked, does not hide what comes after it.
+    let mut after = None;
     while lines.is_empty() {
-        let closable = invoice_lines::closable(before, customers_max, &after);
-        let Some(last) = closable.last() else {
+        let closable = invoice_lines::closable(before, customers_max, after.as_ref());
+        if closable.is_empty() {
             break;
+        }
+        let locked = wallets::lock_many(&closable.iter().collect::<Vec<_>>(), Contended::Skip)?;
+        let not_closed = |customer_id: &CustomerId, error: Error| {
+            pgrx::warning!("overage of customer \"{customer_id}\" was not closed: {error}");
         };
-        after = last.to_string();
-        close_all(&closable, as_of, &mut lines)?;
+        books::each_settled(
+            locked,
+            &mut |_| None,
+            &mut |book, is_last| {
+                if is_last {
+                    let made = book.lines.len();
+                    if let Err(error) = overage::close(book, as_of.unwrap_or(book.now)) {
+                        not_closed(&book.customer_id, error);
+                    }
+                    lines.extend(lines_since(book, made));
+                }
+            },
+            &mut |customer_id, error| not_closed(customer_id, error),
+        );
+        after = closable.last().cloned();
     }
     Ok(lines)
-}
-
-fn close_all(customers: &[CustomerId], as_of: Option<Timestamp>, lines: &mut Vec<NewLine>) -> Result<()> {
-    let mut failed = Vec::new();
-    books::each_settled(
-        wallets::lock_many(&customers.iter().collect::<Vec<_>>(), Contended::Skip)?,
-        &mut |_| None,
-        &mut |book, is_last| {
-            if is_last {
-                match close_book(book, as_of) {
-                    Ok(closed) => lines.extend(closed),
-                    Err(error) => failed.push(error),
-                }
-            }
-        },
-        &mut |customer_id, error| pgrx::warning!("overage of customer \"{customer_id}\" was not closed: {error}"),
-    );
-    match failed.into_iter().next() {
-        // Nothing is kept of the call then.
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
 }
 
 /// Puts a line on an invoice, once.

@@ -47,8 +47,8 @@ statements! {
           and seq > $3
         group by unit_price, currency, occurred_at < $4";
 
-    /// Up to $2 customers after $3 with overage older than $1 that is not on a line. Index scans on wallets_open_overage and entries_overage,
-    /// one row each.
+    /// Up to $2 customers after $3 with overage older than $1 that is not on a line. Index scans on wallets_open_overage and
+    /// entries_overage, one row each.
     CLOSABLE(TIMESTAMPTZOID, INT8OID, TEXTOID) = "
         select distinct w.customer_id
         from credits_data.wallets w
@@ -136,8 +136,9 @@ pub fn open_overage(
     rows.iter().map(read).collect()
 }
 
-/// Customers after one with overage older than an instant that is not on a line, in the order of their ids.
-pub fn closable(before: Timestamp, customers_max: i64, after: &str) -> Vec<CustomerId> {
+/// Customers with overage older than an instant that is not on a line, in the order of their ids, after one.
+pub fn closable(before: Timestamp, customers_max: i64, after: Option<&CustomerId>) -> Vec<CustomerId> {
+    let after = after.map_or("", |customer_id| customer_id.as_str());
     let parameters = [Some(before.encode()), Some(customers_max.encode()), Some(text(after))];
     let rows = CLOSABLE.with(|statement| statement.run(Access::Write, &parameters));
     rows.iter().map(|mut row| CustomerId::stored(row.take())).collect()

@@ -40,6 +40,8 @@ mod metering_refunds;
 mod metering_time;
 mod minimum_spend;
 mod overage;
+mod overage_lines;
+mod overage_lines_books;
 mod recurring;
 mod recurring_books;
 mod recurring_calls;
