@@ -177,6 +177,15 @@ pub unsafe fn amount(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
     numeric::read(unsafe { content(datum) })
 }
 
+/// Reads a `numeric` of more digits before the point than an amount has: a sum of amounts, as far as an `i128` holds it.
+///
+/// # Safety
+/// The datum is a numeric, and not null.
+pub unsafe fn sum(datum: pg_sys::Datum) -> Result<Amount, NotAnAmount> {
+    // SAFETY: the caller's promise; the bytes are read before anything else runs.
+    numeric::read_sum(unsafe { content(datum) })
+}
+
 /// What a datum of varying length holds, without its length.
 ///
 /// # Safety

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::codec::{Codec, text};
 use super::columns::Columns;
+use super::ledger::Sum;
 use super::statement::{Access, Row, statements};
 use crate::domain::book::Book;
 use crate::domain::invoice::InvoiceLine;
@@ -128,7 +129,7 @@ pub fn open_overage(
     let read = |mut row: Row<'_>| OpenOverage {
         unit_price: row.take(),
         currency: row.take(),
-        quantity: row.take(),
+        quantity: row.take::<Sum>().0,
         from: row.take(),
         last_seq: row.take(),
         is_older: row.take(),

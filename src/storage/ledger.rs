@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::codec::{Codec, array, text, texts};
+use super::codec::{self, Codec, array, text, texts};
 use super::grants::Grants;
 use super::metered;
 use super::statement::{Access, Parameter, Row, statements};
@@ -265,11 +265,31 @@ pub fn referring(access: Access, customer_id: &CustomerId, id: &TransactionId) -
     rows.iter().map(read).collect()
 }
 
+/// A sum of the ledger that no limit of a total holds, since what was on invoice lines is no part of a total any more: below 10^24.
+pub struct Sum(pub Amount);
+
+impl Codec for Sum {
+    const OID: pgrx::pg_sys::Oid = Amount::OID;
+    const LAYOUT: (i16, bool, u8) = Amount::LAYOUT;
+
+    unsafe fn decode(datum: pgrx::pg_sys::Datum) -> Self {
+        // SAFETY: the caller's promise.
+        match unsafe { codec::sum(datum) } {
+            Ok(sum) => Self(sum),
+            Err(error) => panic!("a sum of stored amounts: {error:?}"),
+        }
+    }
+
+    fn encode(&self) -> pgrx::pg_sys::Datum {
+        self.0.encode()
+    }
+}
+
 /// Overage that a wallet was charged since an instant, less what was refunded of it.
 pub fn overage_since(access: Access, customer_id: &CustomerId, wallet: &WalletCode, from: Timestamp) -> Amount {
     let parameters = [Some(text(customer_id.as_str())), Some(text(wallet.as_str())), Some(from.encode())];
     let rows = OVERAGE_SINCE.with(|statement| statement.run(access, &parameters));
-    rows.first().map(|mut row| row.take()).unwrap_or_default()
+    rows.first().map(|mut row| row.take::<Sum>().0).unwrap_or_default()
 }
 
 /// Stored repayments of a wallet's debt that were not given back in full, the last first.

@@ -20,9 +20,9 @@ const SHORT_NEGATIVE: u16 = 0x2000;
 const SHORT_SCALE_SHIFT: u16 = 7;
 const SHORT_WEIGHT: u16 = 0x7F;
 
-/// 10000 to the power of 0 to 6: an amount has four digits before the decimal point and three behind it.
-const POWERS: [i128; 7] = {
-    let mut powers = [1; 7];
+/// 10000 to the power of 0 to 8: an amount has four digits before the decimal point and three behind it, a sum of amounts two more.
+const POWERS: [i128; 9] = {
+    let mut powers = [1; 9];
     let mut exponent = 1;
     while exponent < powers.len() {
         powers[exponent] = powers[exponent - 1] * 10_000;
@@ -33,6 +33,16 @@ const POWERS: [i128; 7] = {
 
 /// Reads any numeric, without the length before it.
 pub fn read(bytes: &[u8]) -> Result<Amount, NotAnAmount> {
+    // 10^16 is 10000^4: a digit of weight 4 is too large whatever it is.
+    read_below(bytes, 4)
+}
+
+/// The same, of a numeric that may be a sum of amounts: below 10^24, so that an `i128` holds it.
+pub fn read_sum(bytes: &[u8]) -> Result<Amount, NotAnAmount> {
+    read_below(bytes, 6)
+}
+
+fn read_below(bytes: &[u8], weight_end: i16) -> Result<Amount, NotAnAmount> {
     let mut words = bytes.chunks_exact(2).map(|word| u16::from_ne_bytes([word[0], word[1]]));
     let header = words.next().unwrap_or(SPECIAL);
     let (is_negative, weight) = match header & KIND {
@@ -41,8 +51,7 @@ pub fn read(bytes: &[u8]) -> Result<Amount, NotAnAmount> {
         SHORT => (header & SHORT_NEGATIVE != 0, ((header & SHORT_WEIGHT) << 9) as i16 >> 9),
         sign => (sign == LONG_NEGATIVE, words.next().unwrap_or_default() as i16),
     };
-    // 10^16 is 10000^4: a digit of weight 4 is too large whatever it is.
-    if words.len() > 0 && weight >= 4 {
+    if words.len() > 0 && weight >= weight_end {
         return Err(NotAnAmount::TooLarge);
     }
     // So that no digit below stands for a unit or more.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::codec::{Codec, text};
-use super::ledger::stored_kind;
+use super::ledger::{Sum, stored_kind};
 use super::statement::{Access, Row, statements};
 use crate::domain::amount::Amount;
 use crate::domain::names::{CustomerId, EventName, WalletCode};
@@ -269,7 +269,7 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
 /// Credits of overage on the invoice lines of a customer's wallets.
 pub fn invoiced(customer_id: &CustomerId) -> HashMap<WalletCode, Amount> {
     let rows = INVOICED.with(|statement| statement.run(Access::Read, &[Some(text(customer_id.as_str()))]));
-    rows.iter().map(|mut row| (WalletCode::stored(row.take()), row.take())).collect()
+    rows.iter().map(|mut row| (WalletCode::stored(row.take()), row.take::<Sum>().0)).collect()
 }
 
 /// Rows that belong to no wallet, of a customer or of all, and a chart of accounts that was changed.

@@ -167,6 +167,7 @@ fn money_is_rounded_half_to_even_to_the_currencys_minor_unit() {
         ("3.500000000001", "1", "JPY", "4"),
         ("1", "1.2345", "BHD", "1.234"),
         ("1", "1.2355", "BHD", "1.236"),
+        ("9999999999999999", "0.000000000001", "USD", "10000"),
     ] {
         update(&mut session, &format!("overage_unit_price => {price}, overage_currency => '{currency}'"));
         deduct(&mut session, quantity);

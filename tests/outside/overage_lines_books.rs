@@ -120,6 +120,32 @@ fn a_minimum_spend_counts_what_is_on_lines_too() {
     assert_ledger_is_sound(&mut session);
 }
 
+/// What was invoiced is no part of a wallet's totals any more, so that over the years there may be more of it than fits one.
+#[test]
+fn over_the_years_more_is_invoiced_than_a_total_holds() {
+    let mut session = invoiced("more_is_invoiced_than_a_total_holds");
+    session.exec("select credits.update_wallet('acme', 'default', overage_unit_price => 0)");
+    let terms = "5, '2026-01-01 00:00+00', '2026-12-01 00:00+00', minimum_spend => true, unit_price => 0.5, currency => 'EUR'";
+    contract(&mut session, "c", terms);
+    for (month, key) in [("02", "a"), ("03", "b"), ("04", "c")] {
+        deduct(&mut session, &format!("9999999999999999.999999999999, '{key}'"));
+        session.set_clock(&format!("2026-{month}-01 00:00+00"));
+        assert_eq!(session.lines("select quantity, amount from credits.close_overage()"), ["9999999999999999.999999999999|0"]);
+    }
+    assert_ledger_is_sound(&mut session);
+    session.set_clock("2026-12-01 00:00+00");
+    settle(&mut session);
+    assert_eq!(
+        session.lines("select status, consumed, true_up from credits.contract_progress"),
+        ["ended|29999999999999999.999999999997|"]
+    );
+    // More than one line holds is refunded: it waits until it fits.
+    session.exec("select * from credits.refund_usage('acme', 'a')");
+    let error = session.error("select * from credits.refund_usage('acme', 'b')");
+    assert_eq!((error.sqlstate.as_str(), error.symbol()), ("22003", "out_of_range"), "{error}");
+    assert_ledger_is_sound(&mut session);
+}
+
 #[test]
 fn verification_finds_lines_that_do_not_agree_with_the_ledger() {
     let mut session = customers("verification_finds_lines", &["a", "b"]);
