@@ -32,18 +32,21 @@ pub fn notice_expiring(grants_max: i64) -> Result<Noticed> {
             let expiring = grants::expiring(now, until, grants_max);
             noticed.more_due = expiring.len() as i64 == grants_max;
             let mut of_customer: HashMap<_, Vec<_>> = HashMap::new();
-            for (customer_id, grant) in expiring {
-                of_customer.entry(customer_id).or_default().push(grant);
+            for (customer_id, grant) in &expiring {
+                of_customer.entry(customer_id.clone()).or_default().push(*grant);
             }
             let mut customers: Vec<_> = of_customer.keys().collect();
             customers.sort_unstable();
+            let locked = wallets::lock_many(&customers, Contended::Skip)?;
+            // Another session may have told of some before their customers were locked.
+            let untold = grants::unnoticed(&expiring);
             let mut told = Vec::new();
             books::each_settled(
-                wallets::lock_many(&customers, Contended::Skip)?,
+                locked,
                 &mut |_| None,
                 &mut |book, is_last| {
                     let customer_id = book.customer_id.clone();
-                    for id in of_customer.get(&customer_id).into_iter().flatten().filter(|_| is_last) {
+                    for id in of_customer.get(&customer_id).into_iter().flatten().filter(|id| is_last && untold.contains(*id)) {
                         // It may have been spent or moved before its customer was locked.
                         let live = book.find_grant(*id).filter(|grant| grant.status == GrantStatus::Active);
                         if let Some(remaining) = live.map(|grant| grant.remaining) {

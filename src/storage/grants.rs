@@ -160,6 +160,19 @@ statements! {
         order by expires_at
         limit $3";
 
+    /// Those of some grants of which nobody has been told yet. Primary key, one row each.
+    UNNOTICED(TEXTARRAYOID, UUIDARRAYOID) = "
+        select g.grant_id
+        from unnest($1, $2) as c (customer_id, grant_id)
+        cross join lateral (
+            select grant_id
+            from credits_data.grants
+            where customer_id = c.customer_id
+              and grant_id = c.grant_id
+              and not expiring_noticed
+            offset 0
+        ) g";
+
     /// Primary key, one row each.
     NOTICE(TEXTARRAYOID, UUIDARRAYOID) = "
         update credits_data.grants g
@@ -394,13 +407,21 @@ pub fn expiring(now: Timestamp, until: Timestamp, grants_max: i64) -> Vec<(Custo
     rows.iter().map(|mut row| (CustomerId::stored(row.take()), row.take())).collect()
 }
 
-/// Keeps in mind that somebody was told of them.
-pub fn notice(grants: &[(CustomerId, Uuid)]) {
-    let parameters = [
+fn keys(grants: &[(CustomerId, Uuid)]) -> [Parameter; 2] {
+    [
         Some(texts(grants.iter().map(|(customer_id, _)| Some(customer_id.as_str())))),
         Some(array(grants.iter().map(|(_, grant)| Some(*grant)))),
-    ];
-    NOTICE.with(|statement| statement.run(Access::Write, &parameters));
+    ]
+}
+
+/// Those of some grants of which nobody has been told yet; their customers are locked.
+pub fn unnoticed(grants: &[(CustomerId, Uuid)]) -> HashSet<Uuid> {
+    UNNOTICED.with(|statement| statement.run(Access::Write, &keys(grants))).iter().map(|mut row| row.take()).collect()
+}
+
+/// Keeps in mind that somebody was told of them.
+pub fn notice(grants: &[(CustomerId, Uuid)]) {
+    NOTICE.with(|statement| statement.run(Access::Write, &keys(grants)));
 }
 
 /// Stores the grants that some books created and changed. Those that ride on their wallets' rows, before and after, are stored there

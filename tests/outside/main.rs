@@ -54,6 +54,7 @@ mod sessions;
 mod settling;
 mod standby;
 mod time;
+mod told;
 mod top_up_races;
 mod top_ups;
 mod top_ups_failing;
