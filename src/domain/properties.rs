@@ -2,8 +2,9 @@
 //!
 //! [`requests`] is the language of the histories, [`store`] what the tables hold, [`model`] a ledger written from the specification
 //! alone, [`history`] runs both sides; [`settling`] compares settling with itself and with reading, [`proofs`] tampers with the
-//! ledger, [`worked`] has the rules with their numbers in the open.
+//! ledger, [`watching`] and [`closing`] have models of their own for alerts and invoice lines, [`worked`] has the rules with their numbers in the open.
 
+mod closing;
 mod history;
 mod metering;
 mod model;
@@ -11,6 +12,7 @@ mod proofs;
 mod requests;
 mod settling;
 mod store;
+mod watching;
 mod worked;
 
 use proptest::prelude::*;

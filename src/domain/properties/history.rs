@@ -17,7 +17,7 @@ use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus}
 use anchoring::{again, anchored};
 use asking::{Asked, Did};
 
-const CODES: [&str; 3] = ["default", "promo", "archive"];
+pub const CODES: [&str; 3] = ["default", "promo", "archive"];
 
 pub fn at(instant: Instant) -> Timestamp {
     Timestamp::from_postgres(instant)
@@ -162,7 +162,7 @@ pub struct History {
 }
 
 impl History {
-    fn new(script: &Script, settling: Settling) -> Self {
+    pub fn new(script: &Script, settling: Settling) -> Self {
         let setups: Vec<_> = script.wallets.iter().zip(CODES).map(|((unit, setup), code)| (code, *unit, setup.clone())).collect();
         let model = Model::new(script.begins, &setups);
         Self { subject: Subject::new(script), settling, unit: script.unit, model, asked: Vec::new() }
@@ -178,7 +178,7 @@ impl History {
         history
     }
 
-    fn step(&mut self, number: usize, step: &Step) {
+    pub fn step(&mut self, number: usize, step: &Step) {
         match step {
             Step::Ask(request, key) => {
                 let request = anchored(request, &self.model, self.unit);
