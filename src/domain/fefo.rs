@@ -98,7 +98,7 @@ pub fn post_take(book: &mut Book<'_>, transaction: usize, take: &Take, kind: Kin
     book.post(transaction, take.wallet, Movement::new(kind, take.credits, Some(take.grant), now))
 }
 
-/// Grants of a wallet that still pay usage of `usage_at` though they have expired since. Those of a contract that was cancelled
+/// Grants of a wallet that still pay usage of `usage_at` though they have expired since. Those that a cancelled contract took with it
 /// did not expire, they ended before their time: nothing of them is late.
 fn under_grace(book: &mut Book<'_>, wallet: usize, usage_at: Timestamp) -> BTreeMap<SpendingOrder, Uuid> {
     let grace = book.wallets[wallet].settings.late_usage_grace;
@@ -108,8 +108,11 @@ fn under_grace(book: &mut Book<'_>, wallet: usize, usage_at: Timestamp) -> BTree
     let now = book.now;
     let mut grants = book.expired_since(wallet, usage_at);
     grants.retain(|order, _| order.expires_at.plus(grace, "late_usage_grace").is_ok_and(|end| now < end));
-    grants.retain(|_, id| match book.grant(*id).terms.origin.clone() {
-        Some(Origin::Instalment(code)) => !book.find_contract(&code).is_some_and(|contract| contract.ends_early()),
+    grants.retain(|order, id| match book.grant(*id).terms.origin.clone() {
+        Some(Origin::Instalment(code)) => {
+            let contract = book.find_contract(&code);
+            !contract.is_some_and(|contract| contract.ends_early() && contract.end() < order.expires_at)
+        }
         _ => true,
     });
     grants

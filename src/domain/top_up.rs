@@ -178,12 +178,12 @@ pub fn cancel_open(book: &mut Book<'_>, index: usize, reason: &str) {
 pub fn refuse_claimed(book: &mut Book<'_>, index: usize) -> Result<()> {
     match book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_some()) {
         None => Ok(()),
-        Some(top_up) => Err(Error::wrong_state(
+        Some(TopUp { wallet, .. }) => Err(Error::wrong_state(
             format!(
-                "wallet \"{}\" of customer \"{}\" cannot be closed: top-up {} is claimed and may have been paid",
-                top_up.wallet, book.customer_id, top_up.id
+                "wallet \"{wallet}\" of customer \"{}\" cannot be closed: a top-up is claimed and may be paid",
+                book.customer_id
             ),
-            "Complete or fail it first, with credits.complete_top_up or credits.fail_top_up.",
+            "Complete or fail it first, with credits.complete_top_up or credits.fail_top_up; credits.top_ups shows it.",
         )),
     }
 }
@@ -311,7 +311,8 @@ pub fn request_by_hand(book: &mut Book<'_>, code: &WalletCode, amount: Option<Am
     })
 }
 
-/// Lets a worker have the open top-ups that can be claimed, until `lease_until`; those that are not needed any more are cancelled.
+/// Lets a worker have the open top-ups that can be claimed, until `lease_until`; those that are not needed any more are cancelled,
+/// those of frozen wallets left for later.
 pub fn claim(book: &mut Book<'_>, lease_until: Timestamp, top_ups_max: usize) -> Vec<TopUp> {
     let mut claimed = Vec::new();
     for index in 0..book.wallets.len() {
@@ -324,6 +325,9 @@ pub fn claim(book: &mut Book<'_>, lease_until: Timestamp, top_ups_max: usize) ->
         if top_up.claimed_at.is_none() && !is_needed {
             top_up.cancel("the balance is above the threshold again", now);
             book.watch_again(index);
+        } else if top_up.claimed_at.is_none() && wallet.status != WalletStatus::Active {
+            // Looked at again then: nobody pays for a frozen wallet.
+            top_up.available_at = lease_until;
         } else if claimed.len() < top_ups_max {
             top_up.claimed_at = Some(now);
             top_up.available_at = lease_until;
@@ -435,6 +439,8 @@ pub fn fail(book: &mut Book<'_>, id: Uuid, reason: &str, retry_after: Option<Int
         book.watch_again(index);
         return Ok(TopUpStatus::Cancelled);
     }
+    // One by hand of a wallet whose rule is disabled, or that has none, is retried as often by itself.
+    let rule = rule.filter(|rule| rule.enabled);
     let in_a_row = rule.as_ref().map_or(top_up.failures, |rule| rule.failures + 1);
     let is_over = in_a_row >= FAILURES_MAX;
     if is_over {
@@ -449,7 +455,7 @@ pub fn fail(book: &mut Book<'_>, id: Uuid, reason: &str, retry_after: Option<Int
         };
     }
     if let Some(rule) = rule {
-        let rule = TopUpRule { failures: in_a_row, enabled: rule.enabled && !is_over, ..rule };
+        let rule = TopUpRule { failures: in_a_row, enabled: !is_over, ..rule };
         book.top_up_rules.set(rule.wallet.clone(), rule);
     }
     let status = top_up.status;

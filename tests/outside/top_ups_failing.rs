@@ -126,6 +126,37 @@ fn a_frozen_wallet_gets_no_new_top_up() {
 }
 
 #[test]
+fn nobody_is_given_the_top_up_of_a_frozen_wallet_to_pay() {
+    let mut session = hundred("nobody_pays_for_a_frozen_wallet", "200, 500");
+    session.exec(
+        "select credits.create_wallet('zoe'), credits.request_top_up('zoe', amount => 7);
+         select credits.set_wallet_status('acme', 'default', 'frozen')",
+    );
+    let claim = "select customer_id from credits.claim_top_ups(1, '1 hour')";
+    assert_eq!(session.lines(claim), ["zoe"], "what is frozen does not stand in the way of others");
+    assert_eq!(session.lines(claim), [""; 0]);
+    session.exec("select credits.set_wallet_status('acme', 'default', 'active')");
+    session.set_clock("2026-01-01 02:00+00");
+    assert_eq!(session.lines("select customer_id from credits.claim_top_ups() order by 1"), ["acme", "zoe"]);
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn one_by_hand_has_attempts_of_its_own_where_the_rule_is_disabled() {
+    let mut session = hundred("by_hand_where_disabled", "200, 500");
+    for _ in 0..5 {
+        let id = claim_one(&mut session);
+        session.exec(&format!("select credits.fail_top_up('acme', '{id}', 'declined', '0')"));
+    }
+    assert_eq!(session.one("select enabled from credits.auto_top_ups"), "f");
+    session.exec("select credits.request_top_up('acme', amount => 7)");
+    let id = claim_one(&mut session);
+    assert_eq!(session.one(&format!("select credits.fail_top_up('acme', '{id}', 'declined')")), "open");
+    assert_eq!(session.one("select failures from credits.auto_top_ups"), "5");
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
 fn a_wallet_is_not_closed_over_a_claimed_top_up() {
     for (name, setup) in [
         ("auto", "select credits.set_auto_top_up('acme', 'default', 200, 10)"),

@@ -68,12 +68,12 @@ impl Closing {
                     on_insufficient: OnInsufficient::Error,
                     metadata: None,
                 };
-                let key = TransactionId::stored(self.usages.to_string());
+                let key = TransactionId::stored(self.usages.to_string().into());
                 self.usages += 1;
                 self.store.change(now, |book| usage::deduct(book, Some(&key), &request)).expect("overage has no limit");
             }
             Step::Refund { usage, credits } if self.usages > 0 => {
-                let transaction_id = TransactionId::stored((usage % self.usages).to_string());
+                let transaction_id = TransactionId::stored((usage % self.usages).to_string().into());
                 let request = RefundUsage { transaction_id, amount: credits.map(Amount::from_units), metadata: None };
                 // More than is left is refused.
                 let _ = self.store.change(now, |book| refund::refund(book, None, &request));

@@ -235,3 +235,15 @@ fn a_minimum_spend_cancelled_before_it_starts_leaves_its_term_to_another() {
     cancel(&mut books, 0);
     books.contract(&NewContract { code: 1, starts: START, ..minimum_spend(100) });
 }
+
+#[test]
+fn late_usage_is_paid_by_what_had_expired_before_its_contract_was_cancelled() {
+    let mut books = books([Setup { grace: 10 * HOUR, ..PLAIN }]);
+    books.contract(&quarterly(100));
+    let shorter = Request::ChangeExpiry { grant: Some(0), expires: hour(2) };
+    assert_eq!(books.ask(&shorter, None), Outcome::Granted(1));
+    books.wait(hour(3), true);
+    cancel(&mut books, 0);
+    assert_eq!(books.use_late(1, None, Some(hour(1)), Mode::Error), charged(1, 0));
+    assert!(books.is_sound());
+}
