@@ -154,18 +154,10 @@ begin
         limit events_max
         for update skip locked
     );
-    delete from credits_data.webhook_deliveries d
-    using unnest(old_ids) old (event_id)
-    cross join lateral (
-        select o.delivery_id
-        from credits_data.webhook_deliveries o
-        where o.event_id = old.event_id
-        offset 0
-    ) o
-    where d.delivery_id = o.delivery_id;
-    delete from credits_data.events e
-    using unnest(old_ids) old (event_id)
-    where e.event_id = old.event_id;
+    if cardinality(old_ids) > 0 then
+        delete from credits_data.webhook_deliveries d where d.event_id = any (old_ids);
+        delete from credits_data.events e where e.event_id = any (old_ids);
+    end if;
     return cardinality(old_ids);
 end
 $$;
