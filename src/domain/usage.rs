@@ -176,6 +176,19 @@ impl Deduction {
         (recorded.sum(Kind::is_usage) - to_grants, recorded.sum(Kind::is_overage) - of_overage)
     }
 
+    /// Of a call that was charged to one grant.
+    pub fn plain(id: TransactionId, credits: Amount, balance: Amount) -> Self {
+        Self {
+            transaction_id: Some(id),
+            status: DeductionStatus::Charged,
+            requested: credits,
+            deducted: credits,
+            overage: Amount::ZERO,
+            balance,
+            replayed: false,
+        }
+    }
+
     /// What a transaction charged in all.
     pub fn net(recorded: &Recorded) -> Amount {
         let (deducted, overage) = Self::parts(recorded);

@@ -10,7 +10,7 @@ use crate::domain::metering::{self, Event, Quote, RecordUsage};
 use crate::domain::names::{CustomerId, EventName, MeterCode, TransactionId};
 use crate::domain::reader::Ids;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Deduction, DeductionStatus};
+use crate::domain::usage::Deduction;
 use crate::error::{Error, Result};
 use crate::storage::ids::RandomIds;
 use crate::storage::meters::Catalog;
@@ -90,15 +90,7 @@ pub fn record(
             None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
         };
         if let Some((credits, balance)) = plain::record(customer_id, &id, request, documents) {
-            return Ok(Deduction {
-                transaction_id: Some(id),
-                status: DeductionStatus::Charged,
-                requested: credits,
-                deducted: credits,
-                overage: Amount::ZERO,
-                balance,
-                replayed: false,
-            });
+            return Ok(Deduction::plain(id, credits, balance));
         }
         change(customer_id, |book| {
             let meters = of_event(Access::Write, Some(customer_id), &request.event.event_name);

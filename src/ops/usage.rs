@@ -8,7 +8,7 @@ use crate::domain::fefo::{self, Usage};
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
 use crate::domain::reader::Ids;
 use crate::domain::refund::{self, Refund, RefundUsage};
-use crate::domain::usage::{self, DeductUsage, Deduction, DeductionStatus, Scope};
+use crate::domain::usage::{self, DeductUsage, Deduction, Scope};
 use crate::error::Result;
 use crate::storage::ids::RandomIds;
 use crate::storage::plain::Documents;
@@ -28,15 +28,7 @@ pub fn deduct(
                 None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
             };
             if let Some(balance) = plain::deduct(customer_id, &id, request, documents) {
-                return Ok(Deduction {
-                    transaction_id: Some(id),
-                    status: DeductionStatus::Charged,
-                    requested: request.amount,
-                    deducted: request.amount,
-                    overage: Amount::ZERO,
-                    balance,
-                    replayed: false,
-                });
+                return Ok(Deduction::plain(id, request.amount, balance));
             }
         }
         change(customer_id, |book| usage::deduct(book, key.as_ref(), request))
