@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::{change, connected, no_wallet, read};
-use crate::domain::amount::Amount;
 use crate::domain::entitlement::{self, Asked, Entitlement};
 use crate::domain::meter::Meter;
 use crate::domain::metering::{self, Event, Quote, RecordUsage};
