@@ -38,6 +38,7 @@ mod metering_paying;
 mod metering_prices;
 mod metering_refunds;
 mod metering_time;
+mod metrics;
 mod minimum_spend;
 mod overage;
 mod overage_lines;
