@@ -40,30 +40,6 @@ comment on column credits.webhook_deliveries.type is 'What the event tells, such
 comment on column credits.webhook_deliveries.url is 'Where it is sent; null once the endpoint is dropped.';
 comment on column credits.webhook_deliveries.next_attempt_at is 'When it is attempted next; while an attempt runs, when it counts as lost. Null unless pending.';
 
-do $$
-declare
-    view_column record;
-begin
-    -- Columns of the views that have no comment of their own say what the columns of the tables below say.
-    for view_column in
-        select v.relname, c.attname, pg_catalog.col_description(t.attrelid, t.attnum) as description
-        from pg_catalog.pg_class v
-        join pg_catalog.pg_attribute c
-            on c.attrelid = v.oid
-           and c.attnum > 0
-        join pg_catalog.pg_attribute t
-            on t.attrelid = pg_catalog.format('credits_data.%I', v.relname)::regclass
-           and t.attname = c.attname
-           and t.attnum > 0
-        where v.relnamespace = 'credits'::regnamespace
-          and v.relname in ('webhook_endpoints', 'webhook_deliveries')
-          and pg_catalog.col_description(v.oid, c.attnum) is null
-    loop
-        execute pg_catalog.format('comment on column credits.%I.%I is %L', view_column.relname, view_column.attname, view_column.description);
-    end loop;
-end
-$$;
-
 create function credits_data.require_argument(argument text, is_given boolean)
 returns void
 language plpgsql

@@ -147,7 +147,8 @@ begin
             ('recurring_grants', 'recurring_grants'), ('holds', 'holds'), ('invoice_lines', 'invoice_lines'),
             ('contract_progress', 'contracts'), ('job_health', 'jobs'), ('meters', 'meters'), ('meter_pricing', 'meter_prices'),
             ('meter_usage', 'meter_periods'), ('usage_daily', 'entries'), ('usage_events', 'entries'),
-            ('alerts', 'alerts'), ('auto_top_ups', 'top_up_rules'), ('top_ups', 'top_ups')
+            ('alerts', 'alerts'), ('auto_top_ups', 'top_up_rules'), ('top_ups', 'top_ups'),
+            ('webhook_endpoints', 'webhook_endpoints'), ('webhook_deliveries', 'webhook_deliveries')
         ) source (view_name, table_name)
         join pg_catalog.pg_class v
             on v.oid = pg_catalog.format('credits.%I', source.view_name)::regclass
