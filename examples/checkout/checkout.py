@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("content-length", 0))
         if self.path != "/webhook":
             return self.answer(404)
-        if size > BODY_BYTES_MAX:
+        if not 0 <= size <= BODY_BYTES_MAX:
             return self.answer(413)
         body = self.rfile.read(size)  # the very bytes: the signature is over them
         return self.answer(webhook(body, self.headers.get("stripe-signature")))

@@ -97,7 +97,7 @@ async function complete({ customer_id: customerId, top_up_id: topUpId }, payment
     console.log(`paid ${topUpId} of ${customerId}: ${payment.id}`);
   } catch (error) {
     // Cancelled while we were charging, or completed by another payment: no credits for this one, so it is given back.
-    if (!["55000", "23505", "P0002"].includes(error.code)) throw error;
+    if (!["55000", "23505", "P0002", "22003"].includes(error.code)) throw error;
     await stripe.refunds.create({ payment_intent: payment.id }, { idempotencyKey: `refund-${payment.id}` });
     console.log(`refunded ${topUpId} of ${customerId}: ${error.message}`);
   }

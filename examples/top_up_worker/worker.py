@@ -100,7 +100,7 @@ def complete(database, api, top_up, payment):
         log("paid", top_up, payment.id)
     except psycopg.Error as error:
         # Cancelled while we were charging, or completed by another payment: no credits for this one, so it is given back.
-        if error.sqlstate not in ("55000", "23505", "P0002"):
+        if error.sqlstate not in ("55000", "23505", "P0002", "22003"):
             raise
         api.refunds.create({"payment_intent": payment.id}, {"idempotency_key": f"refund-{payment.id}"})
         log("refunded", top_up, error.diag.message_primary)

@@ -36,7 +36,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = int(self.headers.get("content-length") or 0)
-        if length > BODY_BYTES_MAX:
+        if not 0 <= length <= BODY_BYTES_MAX:
             self.close_connection = True
             return self.answer(413)
         body = self.rfile.read(length)

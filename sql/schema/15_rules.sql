@@ -174,7 +174,7 @@ create table credits_data.jobs (
     task text collate "C" primary key
 );
 insert into credits_data.jobs (task)
-values ('lapse_holds'), ('expire_grants'), ('renew_grants'), ('run_contracts'), ('activate_grants'), ('repay_debt'),
+values ('lapse_holds'), ('expire_grants'), ('renew_grants'), ('run_contracts'), ('activate_grants'), ('repay_debt'), ('queue_top_ups'),
     ('process_inbox'), ('notice_expiring'), ('purge_events');
 comment on table credits_data.jobs is 'When each task of maintenance ran last.';
 comment on column credits_data.jobs.task is 'As in credits.run_maintenance().';

@@ -16,6 +16,8 @@ create table credits_data.webhook_endpoints (
     previous_secret text,
     disabled_reason text
 );
+-- Those of all customers, a handful, however many alerts have one.
+create index webhook_endpoints_general on credits_data.webhook_endpoints (endpoint_id) where alert_id is null and disabled_at is null;
 create unique index webhook_endpoints_alert on credits_data.webhook_endpoints (customer_id, alert_id) where alert_id is not null;
 comment on table credits_data.webhook_endpoints is 'Where events are POSTed to. An endpoint of an alert gets that alert''s events only, every other one those of all customers.';
 comment on column credits_data.webhook_endpoints.endpoint_id is 'UUIDv7.';
@@ -89,6 +91,7 @@ comment on column credits_data.webhook_deliveries.last_error is 'What went wrong
 comment on column credits_data.webhook_deliveries.created_at is 'When it was queued, in real time.';
 
 comment on index credits_data.webhook_endpoints_pkey is 'An endpoint by its id.';
+comment on index credits_data.webhook_endpoints_general is 'Endpoints in use that get the events of all customers.';
 comment on index credits_data.webhook_endpoints_alert is 'The endpoint of an alert.';
 comment on index credits_data.events_pkey is 'Events in the order in which they were written.';
 comment on index credits_data.events_event_id_key is 'An event by its id.';

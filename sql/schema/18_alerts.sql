@@ -90,7 +90,7 @@ create table credits_data.top_ups (
     primary key (customer_id, top_up_id)
 ) with (fillfactor = 70);
 create unique index top_ups_open on credits_data.top_ups (customer_id, wallet) where status = 'open';
-create index top_ups_claimable on credits_data.top_ups (available_at) where status = 'open';
+create index top_ups_claimable on credits_data.top_ups (available_at, top_up_id) where status = 'open';
 create index top_ups_recent on credits_data.top_ups (customer_id, wallet, requested_at);
 comment on table credits_data.top_ups is 'Requested top-ups: claimed by a worker, which has the money collected, and completed with exactly one grant.';
 comment on column credits_data.top_ups.customer_id is 'Whose wallet.';

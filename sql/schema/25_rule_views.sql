@@ -195,6 +195,10 @@ with due as (
     from due
     join credits_data.contracts k on k.customer_id = due.customer_id and k.due_at <= credits.clock() and k.due_at < 'infinity'
     union all
+    select 'queue_top_ups', t.due_at
+    from due
+    join credits_data.top_up_rules t on t.customer_id = due.customer_id and t.due_at <= credits.clock() and t.due_at < 'infinity'
+    union all
     select 'process_inbox', i.received_at
     from credits.usage_inbox i
     where i.error is null
@@ -264,7 +268,7 @@ where s.datname = current_database()
 union all
 select
     'webhooks',
-    max(d.attempted_at),
+    null,
     null,
     count(d.created_at),
     min(d.created_at),
@@ -276,10 +280,17 @@ select
             then dead.deliveries || ' deliveries were given up: credits.replay_webhook() tries one again'
         end,
         case when disabled.endpoints > 0 then disabled.endpoints || ' endpoints are disabled: see credits.webhook_endpoints' end), '')
-from (select count(*) as deliveries from credits_data.webhook_deliveries where status = 'dead') dead
+from (
+    select count(*) as deliveries
+    from credits_data.webhook_deliveries g
+    join credits_data.webhook_endpoints e
+        on e.endpoint_id = g.endpoint_id
+       and e.disabled_at is null
+    where g.status = 'dead'
+) dead
 cross join (select count(*) as endpoints from credits_data.webhook_endpoints where disabled_at is not null) disabled
 left join (
-    select p.created_at, p.attempted_at
+    select p.created_at
     from credits_data.webhook_deliveries p
     join credits_data.webhook_endpoints e
         on e.endpoint_id = p.endpoint_id

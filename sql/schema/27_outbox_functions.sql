@@ -200,10 +200,12 @@ declare
     endpoint uuid;
 begin
     perform credits_data.require_argument('delivery_id', delivery_id is not null);
+    -- The endpoint first, as whoever changes deliveries locks it.
     select d.endpoint_id into endpoint
     from credits_data.webhook_deliveries d
-    where d.delivery_id = replay_webhook.delivery_id
-    for update;
+    where d.delivery_id = replay_webhook.delivery_id;
+    perform from credits_data.webhook_endpoints e where e.endpoint_id = endpoint for no key update;
+    perform from credits_data.webhook_deliveries d where d.delivery_id = replay_webhook.delivery_id for update;
     if not found then
         raise exception using
             errcode = 'no_data_found',

@@ -209,7 +209,9 @@ impl<'a> Book<'a> {
             self.entries_referring.entry(id.clone()).or_default().push(self.entries.len());
         }
         self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: opened.lines, movement, balance_after });
-        if kind.is_overage() && !owed_before.is_positive() {
+        let wallet = &self.wallets[wallet_index];
+        let owed = if effect.debt != 0 { wallet.debt } else { wallet.overage };
+        if kind.is_overage() && !owed_before.is_positive() && owed.is_positive() {
             self.tell_of_overage(wallet_index, transaction, credits);
         }
         self.note_credit(transaction, wallet_index, kind);

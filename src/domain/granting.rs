@@ -285,6 +285,9 @@ pub fn set_status(book: &mut Book<'_>, code: &WalletCode, status: WalletStatus) 
         close(book, index)?;
     }
     book.wallets[index].status = status;
+    if status == WalletStatus::Active {
+        top_up::thaw(book, index);
+    }
     if book.wallets[index].watch.is_some() {
         book.watch_again(index);
     }

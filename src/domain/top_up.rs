@@ -156,8 +156,17 @@ impl TopUpRule {
 pub fn set_rule(book: &mut Book<'_>, rule: TopUpRule) -> Result<()> {
     let index = wallet(book, &rule.wallet)?;
     refuse_unless(book, index, WalletStatus::NOT_CLOSED, "auto top-up")?;
-    if !rule.enabled {
-        cancel_open(book, index, "auto top-up was disabled");
+    let now = book.now;
+    // What is open by itself goes by the new rule; one by hand, or one that is being paid, goes on.
+    let open = book.open_top_up(index).filter(|top_up| top_up.cancel_above.is_some() && top_up.claimed_at.is_none());
+    if let Some(mut top_up) = open {
+        if !rule.enabled {
+            top_up.cancel("auto top-up was disabled", now);
+        } else if top_up.payment_method_id != rule.payment_method_id {
+            top_up.payment_method_id = rule.payment_method_id.clone();
+            top_up.available_at = now;
+        }
+        book.top_ups.set(top_up.id, top_up);
     }
     book.top_up_rule(index);
     book.top_up_rules.set(rule.wallet.clone(), rule);
@@ -165,11 +174,11 @@ pub fn set_rule(book: &mut Book<'_>, rule: TopUpRule) -> Result<()> {
     Ok(())
 }
 
-/// Cancels what is open of a wallet, unless it may have been paid.
-pub fn cancel_open(book: &mut Book<'_>, index: usize, reason: &str) {
+/// What was left for later since the wallet was frozen can be claimed again.
+pub fn thaw(book: &mut Book<'_>, index: usize) {
     let now = book.now;
-    if let Some(mut top_up) = book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none()) {
-        top_up.cancel(reason, now);
+    if let Some(mut top_up) = book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none() && top_up.failures == 0) {
+        top_up.available_at = now;
         book.top_ups.set(top_up.id, top_up);
     }
 }
@@ -190,7 +199,11 @@ pub fn refuse_claimed(book: &mut Book<'_>, index: usize) -> Result<()> {
 
 /// Ends what tops up a wallet that is closed.
 pub fn end(book: &mut Book<'_>, index: usize) {
-    cancel_open(book, index, "the wallet was closed");
+    let now = book.now;
+    if let Some(mut top_up) = book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none()) {
+        top_up.cancel("the wallet was closed", now);
+        book.top_ups.set(top_up.id, top_up);
+    }
     if let Some(rule) = book.top_up_rule(index) {
         let rule = TopUpRule { enabled: false, failures: 0, wanted: None, due_at: Timestamp::NEVER, ..rule };
         book.top_up_rules.set(rule.wallet.clone(), rule);
@@ -255,7 +268,8 @@ fn request(
     amount: Amount,
     cancel_above: Option<Amount>,
 ) -> Option<Uuid> {
-    if !amount.is_positive() {
+    // What could not be granted must not be paid.
+    if !amount.is_positive() || book.wallets[index].fits_more(amount).is_err() {
         return None;
     }
     let top_up = TopUp {
@@ -301,6 +315,9 @@ pub fn request_by_hand(book: &mut Book<'_>, code: &WalletCode, amount: Option<Am
             });
         }
     };
+    if amount.is_positive() {
+        book.wallets[index].fits_more(amount)?;
+    }
     let requested = request(book, index, rule.as_ref(), amount, None);
     book.watch_again(index);
     requested.ok_or_else(|| {

@@ -19,12 +19,20 @@ codes! {
         RunContracts = "run_contracts",
         ActivateGrants = "activate_grants",
         RepayDebt = "repay_debt",
+        QueueTopUps = "queue_top_ups",
     }
 }
 
 impl Task {
-    pub const ALL: [Task; 6] =
-        [Task::LapseHolds, Task::ExpireGrants, Task::RenewGrants, Task::RunContracts, Task::ActivateGrants, Task::RepayDebt];
+    pub const ALL: [Task; 7] = [
+        Task::LapseHolds,
+        Task::ExpireGrants,
+        Task::RenewGrants,
+        Task::RunContracts,
+        Task::ActivateGrants,
+        Task::RepayDebt,
+        Task::QueueTopUps,
+    ];
 
     /// The task that an entry written by settling counts for.
     fn of(book: &Book<'_>, entry: &Entry) -> Option<Task> {
@@ -79,6 +87,8 @@ impl Settled {
                 self.rolled_over.count(entry);
             }
         }
+        // What was held back counts when it is looked at, whether or not it is still needed.
+        self.tasks[Task::QueueTopUps as usize].items += book.top_up_rules.changed_in(|rule| &rule.due_at).count() as i64;
         self.tasks[Task::RunContracts as usize].items += book.contracts.changed_in(|contract| &contract.has_ended).count() as i64;
     }
 }

@@ -1,5 +1,7 @@
 //! Auto top-ups: defining them, and the life of what they request.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::{change, connected};
@@ -25,19 +27,28 @@ pub fn claim(top_ups_max: i64, lease: Interval) -> Result<Vec<(CustomerId, TopUp
         let now = clock::now()?;
         now.plus(lease, "the end of the lease")?;
         let mut claimed = Vec::new();
-        // None claimed is the end: what was cancelled instead does not hide what comes after it.
-        while claim_some(now, top_ups_max, lease, &mut claimed)? > 0 && claimed.is_empty() {}
+        let mut after = (Timestamp::BEFORE_ALL, Uuid::nil());
+        // None claimed is the end: what was cancelled instead, or is locked, does not hide what comes after it.
+        while claimed.is_empty() {
+            let claimable = top_ups::claimable(now, top_ups_max, after);
+            let Some((_, last)) = claimable.last() else {
+                break;
+            };
+            after = *last;
+            let customers: BTreeSet<&CustomerId> = claimable.iter().map(|(customer_id, _)| customer_id).collect();
+            claim_of(customers, top_ups_max, lease, &mut claimed)?;
+        }
         Ok(claimed)
     })
 }
 
-/// Claims some, and returns how many were dealt with.
-fn claim_some(now: Timestamp, top_ups_max: i64, lease: Interval, claimed: &mut Vec<(CustomerId, TopUp)>) -> Result<usize> {
-    let mut customers = top_ups::claimable(now, top_ups_max);
-    customers.sort_unstable();
-    customers.dedup();
-    let locked = wallets::lock_many(&customers.iter().collect::<Vec<_>>(), Contended::Skip)?;
-    let mut dealt_with = 0;
+fn claim_of(
+    customers: BTreeSet<&CustomerId>,
+    top_ups_max: i64,
+    lease: Interval,
+    claimed: &mut Vec<(CustomerId, TopUp)>,
+) -> Result<()> {
+    let locked = wallets::lock_many(&customers.into_iter().collect::<Vec<_>>(), Contended::Skip)?;
     books::each_settled(
         locked,
         &mut |_| None,
@@ -48,12 +59,11 @@ fn claim_some(now: Timestamp, top_ups_max: i64, lease: Interval, claimed: &mut V
             {
                 let customer_id = book.customer_id.clone();
                 claimed.extend(top_up::claim(book, until, left).into_iter().map(|top_up| (customer_id.clone(), top_up)));
-                dealt_with += book.top_ups.changed().count();
             }
         },
         &mut |customer_id, error| pgrx::warning!("top-ups of customer \"{customer_id}\" were not claimed: {error}"),
     );
-    Ok(dealt_with)
+    Ok(())
 }
 
 pub fn complete(customer_id: &CustomerId, id: Uuid, payment_reference: &str) -> Result<Uuid> {

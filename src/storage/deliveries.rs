@@ -1,9 +1,11 @@
 //! Deliveries of events to webhook endpoints, for the worker: what is due, and what came of it. All of it goes by real time.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::codec::{Codec, array, text, texts};
-use super::statement::{Access, Row, statements};
+use super::statement::{Access, Row, Statement, statements};
 use crate::domain::time::Timestamp;
 
 statements! {
@@ -80,13 +82,27 @@ statements! {
             offset 0
         ) e";
 
-    /// In the order of the array. Index scan on webhook_endpoints_pkey for each.
+    /// Those that no other session has locked. Index scan on webhook_endpoints_pkey for each.
     LOCK_ENDPOINTS(UUIDARRAYOID) = "
-        select
+        select e.endpoint_id
         from unnest($1) as n (endpoint_id)
-        join credits_data.webhook_endpoints e
-            on e.endpoint_id = n.endpoint_id
-        for no key update of e";
+        cross join lateral (
+            select i.endpoint_id
+            from credits_data.webhook_endpoints i
+            where i.endpoint_id = n.endpoint_id
+            for no key update skip locked
+        ) e";
+
+    /// Those that there are. Index scan on webhook_endpoints_pkey for each.
+    KNOWN_ENDPOINTS(UUIDARRAYOID) = "
+        select e.endpoint_id
+        from unnest($1) as n (endpoint_id)
+        cross join lateral (
+            select i.endpoint_id
+            from credits_data.webhook_endpoints i
+            where i.endpoint_id = n.endpoint_id
+            offset 0
+        ) e";
 
     /// A delivery that has meanwhile been given up stays so, unless it did arrive.
     RECORD(UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTARRAYOID) = "
@@ -197,12 +213,18 @@ pub struct Outcome {
     pub next_attempt_at: Option<Timestamp>,
 }
 
-/// Locks endpoints, as whoever changes several deliveries of one does first, so that no two wait for each other's deliveries.
-pub fn lock_endpoints(mut endpoint_ids: Vec<Uuid>) {
-    endpoint_ids.sort_unstable();
-    endpoint_ids.dedup();
-    let parameters = [Some(array(endpoint_ids.into_iter().map(Some)))];
-    LOCK_ENDPOINTS.with(|statement| statement.run(Access::Write, &parameters));
+/// Locks endpoints, as whoever changes their deliveries does first, and returns those that another session has locked: nothing of
+/// theirs may be changed, and nobody waits for it.
+pub fn lock_endpoints(endpoint_ids: &HashSet<Uuid>) -> HashSet<Uuid> {
+    let parameters = [Some(array(endpoint_ids.iter().copied().map(Some)))];
+    let ids = |statement: &Statement| -> HashSet<Uuid> {
+        statement.run(Access::Write, &parameters).iter().map(|mut row| row.take()).collect()
+    };
+    let locked = LOCK_ENDPOINTS.with(ids);
+    if locked.len() == endpoint_ids.len() {
+        return HashSet::new();
+    }
+    KNOWN_ENDPOINTS.with(ids).difference(&locked).copied().collect()
 }
 
 /// Records what attempts came to.
@@ -226,12 +248,12 @@ pub fn record(outcomes: &[Outcome]) {
     RECORD.with(|statement| statement.run(Access::Write, &parameters));
 }
 
-/// Gives deliveries back that were not attempted.
-pub fn release(delivery_ids: &[Uuid], now: Timestamp) {
+/// Gives deliveries back that were not attempted, to be attempted from an instant on.
+pub fn release(delivery_ids: &[Uuid], from: Timestamp) {
     if delivery_ids.is_empty() {
         return;
     }
-    let parameters = [Some(array(delivery_ids.iter().copied().map(Some))), Some(now.encode())];
+    let parameters = [Some(array(delivery_ids.iter().copied().map(Some))), Some(from.encode())];
     RELEASE.with(|statement| statement.run(Access::Write, &parameters));
 }
 

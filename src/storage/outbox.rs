@@ -1,5 +1,7 @@
 //! The outbox: events in the transaction of what they tell, and a delivery for each endpoint that subscribes.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::codec::{array, texts};
@@ -12,13 +14,28 @@ use crate::domain::reader::Ids;
 use crate::settings;
 
 statements! {
-    /// The endpoints that are in use: those of all customers, and those of some alerts.
-    ENDPOINTS(UUIDARRAYOID) = "
+    /// The endpoints in use that get the events of all customers. Index scan on webhook_endpoints_general.
+    ENDPOINTS() = "
         select endpoint_id, event_types, alert_id
         from credits_data.webhook_endpoints
         where disabled_at is null
-          and (alert_id is null or alert_id = any ($1))
+          and alert_id is null
           and endpoint_id >= '00000000-0000-0000-0000-000000000000'";
+
+    /// Those of some alerts. Index scan on webhook_endpoints_alert for each.
+    OF_ALERTS(TEXTARRAYOID, UUIDARRAYOID) = "
+        select e.endpoint_id, e.event_types, e.alert_id
+        from (
+            select unnest($1) as customer_id, unnest($2) as alert_id
+        ) n
+        cross join lateral (
+            select i.endpoint_id, i.event_types, i.alert_id
+            from credits_data.webhook_endpoints i
+            where i.customer_id = n.customer_id
+              and i.alert_id = n.alert_id
+              and i.disabled_at is null
+            offset 0
+        ) e";
 
     /// Appends events in their order.
     APPEND(TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID) = "
@@ -98,10 +115,21 @@ pub fn write(books: &[&Book<'_>]) {
 }
 
 fn endpoints(books: &[&Book<'_>]) -> Vec<Endpoint> {
-    let alerts = books.iter().flat_map(|book| &book.events).filter_map(|event| event.alert).map(Some);
-    let rows = ENDPOINTS.with(|statement| statement.run(Access::Write, &[Some(array(alerts))]));
     let read = |mut row: Row<'_>| Endpoint { id: row.take(), event_types: row.optional(), alert: row.optional() };
-    rows.iter().map(read).collect()
+    let rows = ENDPOINTS.with(|statement| statement.run(Access::Write, &[]));
+    let mut endpoints: Vec<Endpoint> = rows.iter().map(read).collect();
+    let alerts: BTreeSet<(&str, Uuid)> = books
+        .iter()
+        .flat_map(|book| book.events.iter().filter_map(|event| Some((book.customer_id.as_str(), event.alert?))))
+        .collect();
+    if !alerts.is_empty() {
+        let parameters = [
+            Some(texts(alerts.iter().map(|(customer_id, _)| Some(*customer_id)))),
+            Some(array(alerts.iter().map(|(_, alert)| Some(*alert)))),
+        ];
+        endpoints.extend(OF_ALERTS.with(|statement| statement.run(Access::Write, &parameters)).iter().map(read));
+    }
+    endpoints
 }
 
 /// A book's events in the order in which things happened. Those of entries are made only if somebody may want them.

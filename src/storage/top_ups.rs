@@ -56,13 +56,14 @@ statements! {
         order by requested_at desc
         limit $3");
 
-    /// Customers with something to be claimed, what waits longest first. Index scan on top_ups_claimable.
-    CLAIMABLE(TIMESTAMPTZOID, INT8OID) = "
-        select customer_id
+    /// Customers with something to be claimed after a place, what waits longest first. Index scan on top_ups_claimable.
+    CLAIMABLE(TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, UUIDOID) = "
+        select customer_id, available_at, top_up_id
         from credits_data.top_ups
         where status = 'open'
           and available_at <= $1
-        order by available_at
+          and (available_at, top_up_id) > ($3, $4)
+        order by available_at, top_up_id
         limit $2";
 
     /// Stores new and changed rules of many customers.
@@ -115,6 +116,7 @@ statements! {
         ) n
         on conflict (customer_id, top_up_id) do update
         set status = excluded.status,
+            payment_method_id = excluded.payment_method_id,
             available_at = excluded.available_at,
             claimed_at = excluded.claimed_at,
             finished_at = excluded.finished_at,
@@ -193,10 +195,14 @@ pub fn recent(access: Access, customer_id: &CustomerId, wallet: &WalletCode, top
     RECENT.with(|statement| statement.run(access, &parameters)).iter().map(top_up).collect()
 }
 
-/// The customers of up to `top_ups_max` top-ups that can be claimed at an instant.
-pub fn claimable(at: Timestamp, top_ups_max: i64) -> Vec<CustomerId> {
-    let rows = CLAIMABLE.with(|statement| statement.run(Access::Write, &[Some(at.encode()), Some(top_ups_max.encode())]));
-    rows.iter().map(|mut row| CustomerId::stored(row.take())).collect()
+/// When a top-up can be claimed, and its id: the order of claiming.
+pub type Place = (Timestamp, Uuid);
+
+/// The customers of up to `top_ups_max` top-ups that can be claimed at an instant, after a place in the order of claiming.
+pub fn claimable(at: Timestamp, top_ups_max: i64, after: Place) -> Vec<(CustomerId, Place)> {
+    let parameters = [Some(at.encode()), Some(top_ups_max.encode()), Some(after.0.encode()), Some(after.1.encode())];
+    let rows = CLAIMABLE.with(|statement| statement.run(Access::Write, &parameters));
+    rows.iter().map(|mut row| (CustomerId::stored(row.take()), (row.take(), row.take()))).collect()
 }
 
 /// Stores the rules and top-ups that some books created and changed.

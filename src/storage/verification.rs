@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use uuid::Uuid;
+
 use super::codec::{Codec, text};
 use super::ledger::{Sum, stored_kind};
 use super::statement::{Access, Row, statements};
 use crate::domain::amount::Amount;
+use crate::domain::invoice::money;
 use crate::domain::names::{CustomerId, EventName, WalletCode};
 use crate::domain::verify::{PostedEntry, Violation};
 
@@ -146,6 +149,13 @@ statements! {
           and not w.has_open_overage
           and e.seq is not null";
 
+    /// What the money of lines was reckoned from. Primary key.
+    LINES(TEXTOID) = "
+        select line_id, wallet, quantity, unit_price, amount, currency
+        from credits_data.invoice_lines
+        where customer_id = $1
+        order by line_id";
+
     /// Credits of overage on the lines of each wallet.
     INVOICED(TEXTOID) = "
         select wallet, sum(quantity)
@@ -264,6 +274,24 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
     let anchor = BROKEN_ANCHOR.with(|statement| statement.run(Access::Read, &parameters));
     violations.extend(anchor.iter().filter_map(|mut row| Some(violation(1, row.optional()?))));
     violations
+}
+
+/// Lines whose money is not quantity times unit price.
+pub fn wrong_money(customer_id: &CustomerId) -> Vec<Violation> {
+    let rows = LINES.with(|statement| statement.run(Access::Read, &[Some(text(customer_id.as_str()))]));
+    let wrong = |mut row: Row<'_>| {
+        let (line, wallet): (Uuid, String) = (row.take(), row.take());
+        let (quantity, unit_price, amount, currency): (Amount, Amount, Sum, String) =
+            (row.take(), row.take(), row.take(), row.take());
+        let money = money(quantity, unit_price, &currency);
+        (money != Some(amount.0)).then(|| Violation {
+            invariant: 9,
+            customer_id: customer_id.to_string(),
+            wallet: Some(wallet),
+            detail: format!("line {line} says {} {currency} for {quantity} credits at {unit_price}", amount.0),
+        })
+    };
+    rows.iter().filter_map(wrong).collect()
 }
 
 /// Credits of overage on the invoice lines of a customer's wallets.

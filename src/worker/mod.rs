@@ -145,11 +145,14 @@ impl Worker {
         let mut freed = false;
         if !self.reports.is_empty() {
             let reports = &self.reports;
-            let finished = server::in_transaction(|| server::lock_extension().then(|| record(reports)))?;
-            for endpoint_id in finished.unwrap_or_else(|| finished_jobs(&self.reports)) {
+            let held = server::in_transaction(|| server::lock_extension().then(|| record(reports)))?.unwrap_or_default();
+            // What another session holds is recorded later; its endpoint stays busy.
+            let (later, recorded) =
+                std::mem::take(&mut self.reports).into_iter().partition(|report| held.contains(&report.endpoint_id()));
+            self.reports = later;
+            for endpoint_id in finished_jobs(&recorded) {
                 freed |= self.busy.remove(&endpoint_id);
             }
-            self.reports.clear();
         }
         let is_look_due = freed || self.last_look.is_none_or(|at| at.elapsed() >= POLL);
         let free = (settings::WEBHOOK_CONCURRENCY.get() as usize).saturating_sub(self.busy.len());
@@ -210,25 +213,26 @@ impl Worker {
     }
 }
 
-/// Writes what attempts came to, and returns the endpoints whose jobs are over.
-fn record(reports: &[Report]) -> Vec<Uuid> {
+/// Writes what attempts came to, but for endpoints that another session has locked, which it returns.
+fn record(reports: &[Report]) -> HashSet<Uuid> {
+    let held = deliveries::lock_endpoints(&reports.iter().map(Report::endpoint_id).collect());
+    let free = || reports.iter().filter(|report| !held.contains(&report.endpoint_id()));
     let attempts = || {
-        reports.iter().filter_map(|report| match report {
+        free().filter_map(|report| match report {
             Report::Attempted(attempted) => Some(attempted),
             Report::Finished { .. } => None,
         })
     };
-    deliveries::lock_endpoints(reports.iter().map(Report::endpoint_id).collect());
     deliveries::record(&attempts().map(outcome).collect::<Vec<_>>());
-    for report in reports {
-        if let Report::Finished { unsent, .. } = report {
-            deliveries::release(unsent, clock::real());
+    for report in free() {
+        if let Report::Finished { unsent, pause, .. } = report {
+            deliveries::release(unsent, plus(clock::real(), *pause));
         }
     }
     for attempted in attempts() {
         tell(attempted);
     }
-    finished_jobs(reports)
+    held
 }
 
 fn finished_jobs(reports: &[Report]) -> Vec<Uuid> {

@@ -59,6 +59,8 @@ pub enum Report {
     Finished {
         endpoint_id: Uuid,
         unsent: Vec<Uuid>,
+        /// How long the receiver asked to be left alone.
+        pause: Duration,
     },
 }
 
@@ -149,15 +151,16 @@ impl Helper {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = job else { return };
             let endpoint_id = job.endpoint_id;
-            let unsent = self.run(job, &mut client);
-            self.report(Report::Finished { endpoint_id, unsent });
+            let (unsent, pause) = self.run(job, &mut client);
+            self.report(Report::Finished { endpoint_id, unsent, pause });
         }
     }
 
-    /// Makes attempts one after the other and returns the deliveries that were not attempted.
-    fn run(&self, job: Job, client: &mut Option<Client>) -> Vec<Uuid> {
+    /// Makes attempts one after the other and returns the deliveries that were not attempted, and how long they are to wait.
+    fn run(&self, job: Job, client: &mut Option<Client>) -> (Vec<Uuid>, Duration) {
         let started = Instant::now();
         let mut is_over = false;
+        let mut pause = Duration::ZERO;
         let mut unsent = Vec::new();
         for delivery in job.deliveries {
             if is_over || started.elapsed() > JOB_TIME_MAX {
@@ -170,8 +173,10 @@ impl Helper {
                 Err(Failure::without_answer("the attempt failed inside pg_credits; this is a bug"))
             });
             let failure = result.as_ref().err();
-            is_over = failure.is_some_and(|failure| failure.status == Some(GONE));
             let asked = failure.and_then(|failure| failure.retry_after);
+            // Asked to be left alone, it is asked no more.
+            is_over = failure.is_some_and(|failure| failure.status == Some(GONE)) || asked.is_some();
+            pause = asked.unwrap_or_default().min(schedule::ASKED_MAX);
             self.report(Report::Attempted(Attempted {
                 endpoint_id: job.endpoint_id,
                 delivery_id: delivery.delivery_id,
@@ -181,7 +186,7 @@ impl Helper {
                 result,
             }));
         }
-        unsent
+        (unsent, pause)
     }
 
     fn report(&self, report: Report) {

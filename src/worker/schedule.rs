@@ -20,7 +20,7 @@ const RETRY_AFTER: [Duration; 9] = [
 ];
 
 /// The longest wait a receiver can ask for.
-const ASKED_MAX: Duration = minutes(24 * 60);
+pub const ASKED_MAX: Duration = minutes(24 * 60);
 
 /// How far a wait may be from the schedule, so that not all receivers' retries fall on one instant.
 const JITTER: f64 = 0.2;

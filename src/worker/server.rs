@@ -56,11 +56,13 @@ pub fn wait(fd: Option<RawFd>, pause: Option<Duration>) -> bool {
 }
 
 /// Settings that no database or role may change for this process. What is lost with an asynchronous commit is sent once more.
-const SESSION: [(&CStr, &CStr); 4] = [
+const SESSION: [(&CStr, &CStr); 5] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_read_only", c"off"),
     (c"synchronous_commit", c"off"),
+    // Nobody's lock stops all deliveries.
+    (c"lock_timeout", c"2s"),
 ];
 
 /// Connects to a database; if there is none of that name, the process ends with an error that says so.

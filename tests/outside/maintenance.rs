@@ -8,13 +8,14 @@ use crate::recurring::recurring;
 
 const RUN: &str = "select * from credits.run_maintenance() order by task";
 
-const NOTHING: [&str; 9] = [
+const NOTHING: [&str; 10] = [
     "activate_grants|0|0|f",
     "expire_grants|0|0|f",
     "lapse_holds|0|0|f",
     "notice_expiring|0|0|f",
     "process_inbox|0|0|f",
     "purge_events|0|0|f",
+    "queue_top_ups|0|0|f",
     "renew_grants|0|0|f",
     "repay_debt|0|0|f",
     "run_contracts|0|0|f",
@@ -54,6 +55,7 @@ fn maintenance_tells_of_every_task_what_it_did() {
             "notice_expiring|0|0|f",
             "process_inbox|0|0|f",
             "purge_events|0|0|f",
+            "queue_top_ups|0|0|f",
             "renew_grants|1|100|f",
             "repay_debt|1|4|f",
             "run_contracts|2|40|f"
@@ -166,6 +168,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
         "notice_expiring",
         "process_inbox",
         "purge_events",
+        "queue_top_ups",
         "renew_grants",
         "repay_debt",
         "run_contracts",
@@ -175,7 +178,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
     ];
     assert_eq!(session.lines("select task from credits.job_health order by task"), tasks);
     session.set_clock("2026-01-30 00:00+00");
-    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox', 'notice_expiring', 'purge_events', 'webhooks', 'claim_events', 'top_ups') order by task");
+    let due = session.lines("select task, backlog, oldest_due_at from credits.job_health where task not in ('clock', 'snapshots', 'repay_debt', 'process_inbox', 'notice_expiring', 'purge_events', 'queue_top_ups', 'webhooks', 'claim_events', 'top_ups') order by task");
     assert_eq!(
         due,
         [
@@ -199,6 +202,7 @@ fn job_health_tells_of_every_task_when_it_ran_and_what_is_due() {
             "notice_expiring|t|0|0||",
             "process_inbox|t|0|0||",
             "purge_events|t|0|0||",
+            "queue_top_ups|t|0|0||",
             "renew_grants|t|1|0||",
             "repay_debt|t|1|0||",
             "run_contracts|t|2|0||"

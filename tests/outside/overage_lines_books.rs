@@ -154,6 +154,7 @@ fn verification_finds_lines_that_do_not_agree_with_the_ledger() {
     for tampering in [
         "update credits_data.invoice_lines set quantity = quantity + 1 where customer_id = 'a'",
         "update credits_data.invoice_lines set unit_price = 0.03 where customer_id = 'a'",
+        "update credits_data.invoice_lines set amount = amount * 1000 where customer_id = 'a'",
         "update credits_data.invoice_lines set currency = 'EUR' where customer_id = 'a'",
         "update credits_data.invoice_lines set wallet = 'missing' where customer_id = 'a'",
         "delete from credits_data.invoice_lines where customer_id = 'a'",

@@ -141,6 +141,7 @@ fn maintenance_works_in_bounded_batches_until_nothing_is_due() {
             "notice_expiring|0|0|f",
             "process_inbox|0|0|f",
             "purge_events|0|0|f",
+            "queue_top_ups|0|0|f",
             "renew_grants|0|0|f",
             "repay_debt|0|0|f",
             "run_contracts|0|0|f"

@@ -127,3 +127,22 @@ fn maintenance_side_by_side_tells_of_each_grant_once() {
     );
     assert_ledger_is_sound(&mut session);
 }
+
+#[test]
+fn overage_starts_when_more_is_open_than_none() {
+    let mut session = new_books("overage_starts_once");
+    session.exec(
+        "set credits.pull_events = on;
+         select credits.create_wallet('zoe', overage_policy => 'invoice', overage_unit_price => 1, overage_currency => 'USD');
+         select * from credits.deduct_usage('zoe', 100, 'k')",
+    );
+    session.set_clock("2026-01-02 00:00+00");
+    session.exec("select * from credits.close_overage(); select * from credits.refund_usage('zoe', 'k', 3)");
+    let started = "select count(*) from credits_data.events where type = 'overage.started'";
+    assert_eq!(session.one(started), "1");
+    session.exec("select * from credits.deduct_usage('zoe', 1); select * from credits.deduct_usage('zoe', 2)");
+    assert_eq!(session.one(started), "1", "less than what is given back");
+    session.exec("select * from credits.deduct_usage('zoe', 1); select * from credits.deduct_usage('zoe', 1)");
+    assert_eq!(session.one(started), "2");
+    assert_ledger_is_sound(&mut session);
+}

@@ -1,6 +1,6 @@
 //! Top-ups that fail, that are requested by hand, that are called wrongly, and of wallets that are frozen or closed (SPEC 3 and 9).
 
-use pgrx_tests::assert_ledger_is_sound;
+use pgrx_tests::{assert_ledger_is_sound, shared_cluster};
 
 use crate::books::{assert_refused, deduct, grant, new_books, told};
 use crate::top_ups::{NOTHING, auto, balance, claim, claim_one, complete, fail, hundred, top_ups};
@@ -245,5 +245,38 @@ fn wrong_calls_are_refused() {
     complete(&mut session, &id, "pi");
     let succeeded = format!("fail_top_up('acme', '{id}', 'declined')");
     assert_refused(&mut session, &[(succeeded.as_str(), "55000", "wrong_state")]);
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn a_locked_customer_does_not_hide_what_else_can_be_claimed() {
+    let mut session = new_books("a_locked_customer_hides_nothing");
+    session.exec("select credits.create_wallet('zoe'), credits.request_top_up('acme', amount => 5)");
+    session.set_clock("2026-01-01 00:00:01+00");
+    session.exec("select credits.request_top_up('zoe', amount => 7)");
+    let mut other = shared_cluster().session("a_locked_customer_hides_nothing");
+    other.exec("begin; select credits.grant_credits('acme', 1)");
+    session.exec("set lock_timeout = '5s'");
+    assert_eq!(session.lines("select customer_id from credits.claim_top_ups(1)"), ["zoe"]);
+    other.exec("rollback");
+    assert_eq!(session.lines("select customer_id from credits.claim_top_ups(1)"), ["acme"]);
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn a_new_payment_method_is_used_at_once_and_by_hand_is_not_cancelled() {
+    let mut session = new_books("a_new_payment_method_is_used");
+    session.exec("select credits.set_auto_top_up('acme', 'default', 10, 5, payment_method_id => 'old')");
+    let id = claim_one(&mut session);
+    session.exec(&format!("select credits.fail_top_up('acme', '{id}', 'declined')"));
+    session.exec("select credits.set_auto_top_up('acme', 'default', 10, 5, payment_method_id => 'new')");
+    assert_eq!(session.lines("select payment_method_id, attempt from credits.claim_top_ups()"), ["new|2"]);
+    complete(&mut session, &id, "paid");
+    session.exec("select credits.create_wallet('zoe'), credits.request_top_up('zoe', amount => 7)");
+    session.exec("select credits.set_auto_top_up('zoe', 'default', 10, 5, enabled => false)");
+    assert_eq!(session.one("select status from credits.top_ups where customer_id = 'zoe'"), "pending");
+    session.exec("select credits.create_wallet('rich'), credits.grant_credits('rich', 5)");
+    let too_much = session.error("select credits.request_top_up('rich', amount => 9999999999999999)");
+    assert_eq!(too_much.symbol(), "out_of_range", "what could not be granted must not be paid");
     assert_ledger_is_sound(&mut session);
 }

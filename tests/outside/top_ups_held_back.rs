@@ -2,7 +2,7 @@
 
 use pgrx_tests::{Session, assert_ledger_is_sound};
 
-use crate::books::{deduct, grant, told};
+use crate::books::{deduct, grant, new_books, told};
 use crate::recurring::settle;
 use crate::top_ups::{NOTHING, auto, claim, claim_one, complete, hundred, top_ups};
 
@@ -147,5 +147,20 @@ fn job_health_and_maintenance_know_of_what_is_held_back() {
     session.set_clock("2026-01-01 03:00+00");
     settle(&mut session);
     assert_eq!(top_ups(&mut session), ["succeeded 5", "succeeded 5"], "a rule that is disabled wants nothing");
+    assert_ledger_is_sound(&mut session);
+}
+
+#[test]
+fn maintenance_counts_what_was_held_back_so_that_its_loop_goes_on() {
+    let mut session = new_books("maintenance_counts_held_back");
+    session.exec(
+        "select credits.create_wallet('c' || n), credits.set_auto_top_up('c' || n, 'default', 10, 5, cooldown => '1 hour')
+         from generate_series(1, 6) n",
+    );
+    session.exec("select credits.complete_top_up(customer_id, top_up_id, customer_id) from credits.claim_top_ups()");
+    session.set_clock("2026-01-01 02:00+00");
+    let run = "select items, more_due from credits.run_maintenance(4) where task = 'queue_top_ups'";
+    assert_eq!([session.lines(run), session.lines(run), session.lines(run)], [["4|t"], ["2|f"], ["0|f"]]);
+    assert_eq!(session.one("select count(*) from credits.top_ups where status = 'pending'"), "6");
     assert_ledger_is_sound(&mut session);
 }

@@ -342,3 +342,34 @@ fn addresses_that_are_not_public_are_refused() {
     session.exec("select credits.replay_webhook(delivery_id) from credits.webhook_deliveries where url ~ '^http://'");
     wait_until("it arrives", PATIENCE, || receiver.count() == 1);
 }
+
+#[test]
+fn who_holds_an_endpoint_holds_up_no_other() {
+    let receivers = [Receiver::start(|_| Answer::Status(200)), Receiver::start(|_| Answer::Status(200))];
+    let (mut session, held) = subscribed(&receivers[0].url("/"));
+    subscribed(&receivers[1].url("/"));
+    let mut holder = cluster().session("hooks");
+    holder.exec(&format!("begin; select credits.rotate_webhook_secret('{held}', '{OTHER_SECRET}')"));
+    for number in 1..=3 {
+        emit(&mut session, &receivers[0].url("/"), &format!("held{number}"), 1, 1);
+        emit(&mut session, &receivers[1].url("/"), &format!("free{number}"), 1, 1);
+        wait_until("the other one's arrives", PATIENCE, || delivered(&mut session, &format!("free{number}")) == 1);
+    }
+    assert_eq!(delivered(&mut session, "held1"), 0, "nobody has written what came of it");
+    holder.exec("rollback");
+    for number in 1..=3 {
+        wait_until("it is recorded", PATIENCE, || delivered(&mut session, &format!("held{number}")) == 1);
+    }
+}
+
+#[test]
+fn who_asks_to_be_left_alone_is_asked_no_more() {
+    let receiver = Receiver::start(|_| Answer::Header(429, "retry-after", "3600".into()));
+    let (mut session, _) = subscribed(&receiver.url("/"));
+    session.exec("begin");
+    emit(&mut session, &receiver.url("/"), "alone", 1, 40);
+    session.exec("commit");
+    let later = "select count(*) from credits.webhook_deliveries where event_id like 'alone-%' and next_attempt_at > now() + interval '50 minutes'";
+    wait_until("all wait", PATIENCE, || session.one(later) == "40");
+    assert_eq!(receiver.count(), 1);
+}
