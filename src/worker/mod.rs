@@ -10,7 +10,7 @@ mod schedule;
 mod server;
 mod signing;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -75,6 +75,8 @@ struct Worker {
     settings: Arc<http::Settings>,
     /// Endpoints that a helper is sending to.
     busy: HashSet<Uuid>,
+    /// Endpoints that are left alone, and until when.
+    resting: HashMap<Uuid, Instant>,
     /// What helpers have reported and is not recorded yet.
     reports: Vec<Report>,
     /// The endpoint that was served last; the next one is after it, so that all have their turn.
@@ -89,6 +91,7 @@ impl Worker {
             pool,
             settings: Arc::new(read_settings()),
             busy: HashSet::new(),
+            resting: HashMap::new(),
             reports: Vec::new(),
             last_served: Uuid::nil(),
             last_look: None,
@@ -150,8 +153,11 @@ impl Worker {
             let (later, recorded) =
                 std::mem::take(&mut self.reports).into_iter().partition(|report| held.contains(&report.endpoint_id()));
             self.reports = later;
-            for endpoint_id in finished_jobs(&recorded) {
+            for (endpoint_id, pause) in finished_jobs(&recorded) {
                 freed |= self.busy.remove(&endpoint_id);
+                if !pause.is_zero() {
+                    self.resting.insert(endpoint_id, Instant::now() + pause);
+                }
             }
         }
         let is_look_due = freed || self.last_look.is_none_or(|at| at.elapsed() >= POLL);
@@ -160,6 +166,7 @@ impl Worker {
             return Ok(());
         }
         self.last_look = Some(Instant::now());
+        self.resting.retain(|_, until| *until > Instant::now());
         let jobs = server::in_transaction(|| server::lock_extension().then(|| self.claim(free)))?;
         self.note_installed(jobs.is_some());
         for job in jobs.unwrap_or_default() {
@@ -175,7 +182,7 @@ impl Worker {
     fn claim(&self, free: usize) -> Vec<Job> {
         let now = clock::real();
         let lease = JOB_TIME_MAX + self.settings.timeout + RECORDING_MAX;
-        let mut taken: Vec<Uuid> = self.busy.iter().copied().collect();
+        let mut taken: Vec<Uuid> = self.busy.iter().chain(self.resting.keys()).copied().collect();
         let mut jobs = Vec::new();
         for (after, last) in [(self.last_served, Uuid::max()), (Uuid::nil(), self.last_served)] {
             for endpoint in deliveries::due_endpoints(after, last, &taken, now, free - jobs.len()) {
@@ -235,9 +242,10 @@ fn record(reports: &[Report]) -> HashSet<Uuid> {
     held
 }
 
-fn finished_jobs(reports: &[Report]) -> Vec<Uuid> {
+/// The endpoints whose jobs are over, and how long each is left alone.
+fn finished_jobs(reports: &[Report]) -> Vec<(Uuid, Duration)> {
     let finished = |report: &Report| match report {
-        Report::Finished { endpoint_id, .. } => Some(*endpoint_id),
+        Report::Finished { endpoint_id, pause, .. } => Some((*endpoint_id, *pause)),
         Report::Attempted(_) => None,
     };
     reports.iter().filter_map(finished).collect()

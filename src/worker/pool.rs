@@ -59,7 +59,7 @@ pub enum Report {
     Finished {
         endpoint_id: Uuid,
         unsent: Vec<Uuid>,
-        /// How long the receiver asked to be left alone.
+        /// How long the endpoint is left alone.
         pause: Duration,
     },
 }
@@ -75,6 +75,10 @@ impl Report {
 
 /// A job starts no attempt after so long: its helper is needed by other endpoints.
 pub const JOB_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Who gives no answer for so long is hanging; it is left alone so many times as long as it was waited for.
+const HANGING: Duration = Duration::from_millis(500);
+const RESTS_PER_WAIT: u32 = 4;
 
 /// Gone: the receiver wants no more.
 pub const GONE: u16 = 410;
@@ -167,6 +171,7 @@ impl Helper {
                 unsent.push(delivery.delivery_id);
                 continue;
             }
+            let begun = Instant::now();
             let attempt = || attempt(&job.settings, &job.url, &job.secrets, &delivery, client);
             let result = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
                 *client = None;
@@ -174,9 +179,15 @@ impl Helper {
             });
             let failure = result.as_ref().err();
             let asked = failure.and_then(|failure| failure.retry_after);
-            // Asked to be left alone, it is asked no more.
-            is_over = failure.is_some_and(|failure| failure.status == Some(GONE)) || asked.is_some();
-            pause = asked.unwrap_or_default().min(schedule::ASKED_MAX);
+            let hung = begun.elapsed();
+            pause = match failure {
+                // Asked to be left alone, it is asked no more.
+                Some(_) if asked.is_some() => asked.unwrap_or_default().min(schedule::ASKED_MAX),
+                // So that those who never answer do not keep the helpers from those who do.
+                Some(failure) if failure.status.is_none() && hung > HANGING => hung * RESTS_PER_WAIT,
+                _ => Duration::ZERO,
+            };
+            is_over = failure.is_some_and(|failure| failure.status == Some(GONE)) || !pause.is_zero();
             self.report(Report::Attempted(Attempted {
                 endpoint_id: job.endpoint_id,
                 delivery_id: delivery.delivery_id,

@@ -373,3 +373,21 @@ fn who_asks_to_be_left_alone_is_asked_no_more() {
     wait_until("all wait", PATIENCE, || session.one(later) == "40");
     assert_eq!(receiver.count(), 1);
 }
+
+#[test]
+fn many_that_hang_leave_helpers_to_one_that_answers() {
+    let hanging: Vec<Receiver> = (0..24).map(|_| Receiver::start(|_| Answer::Hang)).collect();
+    let fast = Receiver::start(|_| Answer::Status(200));
+    let (mut session, _) = subscribed(&fast.url("/"));
+    let mut ids = Vec::new();
+    for (number, receiver) in hanging.iter().enumerate() {
+        ids.push(subscribed(&receiver.url("/")).1);
+        emit(&mut session, &receiver.url("/"), &format!("hanging{number}"), 1, 100);
+    }
+    wait_until("all of them have been tried", PATIENCE, || hanging.iter().all(|receiver| receiver.count() > 0));
+    emit(&mut session, &fast.url("/"), "among", 1, 1000);
+    wait_until("all have arrived at the one that answers", PATIENCE, || delivered(&mut session, "among") == 1000);
+    for id in ids {
+        session.exec(&format!("select credits.drop_webhook_endpoint('{id}')"));
+    }
+}
