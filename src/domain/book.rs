@@ -173,7 +173,8 @@ impl<'a> Book<'a> {
         let credits = movement.credits;
         assert!(!credits.is_negative(), "an entry of {credits} credits");
         let wallet = &mut self.wallets[wallet_index];
-        let owed_before = if effect.debt != 0 { wallet.debt } else { wallet.overage };
+        let owed = |wallet: &Wallet| if effect.debt != 0 { wallet.debt } else { wallet.overage };
+        let owed_before = owed(wallet);
         for (total, sign, what) in [
             (&mut wallet.balance, effect.balance, "balance"),
             (&mut wallet.held, effect.held, "held"),
@@ -209,9 +210,7 @@ impl<'a> Book<'a> {
             self.entries_referring.entry(id.clone()).or_default().push(self.entries.len());
         }
         self.entries.push(Entry { wallet: wallet_index, seq, transaction, line: opened.lines, movement, balance_after });
-        let wallet = &self.wallets[wallet_index];
-        let owed = if effect.debt != 0 { wallet.debt } else { wallet.overage };
-        if kind.is_overage() && !owed_before.is_positive() && owed.is_positive() {
+        if kind.is_overage() && !owed_before.is_positive() && owed(&self.wallets[wallet_index]).is_positive() {
             self.tell_of_overage(wallet_index, transaction, credits);
         }
         self.note_credit(transaction, wallet_index, kind);

@@ -158,8 +158,7 @@ pub fn set_rule(book: &mut Book<'_>, rule: TopUpRule) -> Result<()> {
     refuse_unless(book, index, WalletStatus::NOT_CLOSED, "auto top-up")?;
     let now = book.now;
     // What is open by itself goes by the new rule; one by hand, or one that is being paid, goes on.
-    let open = book.open_top_up(index).filter(|top_up| top_up.cancel_above.is_some() && top_up.claimed_at.is_none());
-    if let Some(mut top_up) = open {
+    if let Some(mut top_up) = unclaimed(book, index).filter(|top_up| top_up.cancel_above.is_some()) {
         if !rule.enabled {
             top_up.cancel("auto top-up was disabled", now);
         } else if top_up.payment_method_id != rule.payment_method_id {
@@ -174,10 +173,15 @@ pub fn set_rule(book: &mut Book<'_>, rule: TopUpRule) -> Result<()> {
     Ok(())
 }
 
+/// The open top-up of a wallet of which no payment may have been made.
+fn unclaimed(book: &mut Book<'_>, index: usize) -> Option<TopUp> {
+    book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none())
+}
+
 /// What was left for later since the wallet was frozen can be claimed again.
 pub fn thaw(book: &mut Book<'_>, index: usize) {
     let now = book.now;
-    if let Some(mut top_up) = book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none() && top_up.failures == 0) {
+    if let Some(mut top_up) = unclaimed(book, index).filter(|top_up| top_up.failures == 0) {
         top_up.available_at = now;
         book.top_ups.set(top_up.id, top_up);
     }
@@ -200,7 +204,7 @@ pub fn refuse_claimed(book: &mut Book<'_>, index: usize) -> Result<()> {
 /// Ends what tops up a wallet that is closed.
 pub fn end(book: &mut Book<'_>, index: usize) {
     let now = book.now;
-    if let Some(mut top_up) = book.open_top_up(index).filter(|top_up| top_up.claimed_at.is_none()) {
+    if let Some(mut top_up) = unclaimed(book, index) {
         top_up.cancel("the wallet was closed", now);
         book.top_ups.set(top_up.id, top_up);
     }
@@ -235,11 +239,7 @@ pub fn request_if_low(book: &mut Book<'_>, index: usize) {
     let wanted = shortage.map(|asked| asked.max(level)).max(rule.wanted).filter(|wanted| *wanted >= level);
     let mut next = TopUpRule { wanted: None, due_at: Timestamp::NEVER, ..rule.clone() };
     if level <= rule.threshold || wanted.is_some() {
-        let held_back_until = match book.recent_top_ups(index, &rule) {
-            recent if recent.is_empty() => None,
-            recent => rule.held_back_until(&recent, book.now),
-        };
-        match held_back_until {
+        match rule.held_back_until(&book.recent_top_ups(index, &rule), book.now) {
             Some(until) => next = TopUpRule { wanted, due_at: until, ..next },
             None => {
                 let cancel_above = rule.threshold.max(wanted.unwrap_or_default());

@@ -2,16 +2,14 @@
 
 use std::rc::Rc;
 
-use super::{change, connected, no_wallet, read};
+use super::{change, connected, id_of, no_wallet, read};
 use crate::domain::entitlement::{self, Asked, Entitlement};
 use crate::domain::meter::Meter;
 use crate::domain::metering::{self, Event, Quote, RecordUsage};
 use crate::domain::names::{CustomerId, EventName, MeterCode, TransactionId};
-use crate::domain::reader::Ids;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Deduction;
 use crate::error::{Error, Result};
-use crate::storage::ids::RandomIds;
 use crate::storage::meters::Catalog;
 use crate::storage::plain::Documents;
 use crate::storage::statement::Access;
@@ -84,10 +82,7 @@ pub fn record(
     documents: Documents,
 ) -> Result<Deduction> {
     connected(|| {
-        let id = match &key {
-            Some(key) => key.clone(),
-            None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
-        };
+        let id = id_of(key.as_ref())?;
         if let Some((credits, balance)) = plain::record(customer_id, &id, request, documents) {
             return Ok(Deduction::plain(id, credits, balance));
         }

@@ -23,17 +23,27 @@ pub mod wallets;
 pub mod webhooks;
 
 use crate::domain::book::Book;
-use crate::domain::names::CustomerId;
+use crate::domain::names::{CustomerId, TransactionId};
+use crate::domain::reader::Ids;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
-use crate::storage::books;
+use crate::storage::ids::RandomIds;
 use crate::storage::statement::{Access, connected};
 use crate::storage::wallets::{self as stored_wallets, CustomerTime};
+use crate::storage::{books, clock};
 
 /// Changes a customer's book under its lock.
 fn change<T>(customer_id: &CustomerId, work: impl FnOnce(&mut Book<'_>) -> Result<T>) -> Result<T> {
     let time = stored_wallets::lock(customer_id).ok_or_else(|| no_wallet(customer_id))?;
     books::with_settled(Access::Write, customer_id, time, work)
+}
+
+/// The id of a call's transaction: its key, or a new one.
+fn id_of(key: Option<&TransactionId>) -> Result<TransactionId> {
+    Ok(match key {
+        Some(key) => key.clone(),
+        None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
+    })
 }
 
 /// Reads a customer's book, settled in memory up to now, or up to a later instant; none if the customer has no wallet.

@@ -2,17 +2,15 @@
 
 use uuid::Uuid;
 
-use super::{change, connected, no_wallet, read};
+use super::{change, connected, id_of, no_wallet, read};
 use crate::domain::amount::Amount;
 use crate::domain::fefo::{self, Usage};
 use crate::domain::names::{CustomerId, EventName, TransactionId, WalletCode};
-use crate::domain::reader::Ids;
 use crate::domain::refund::{self, Refund, RefundUsage};
 use crate::domain::usage::{self, DeductUsage, Deduction, Scope};
 use crate::error::Result;
-use crate::storage::ids::RandomIds;
+use crate::storage::plain;
 use crate::storage::plain::Documents;
-use crate::storage::{clock, plain};
 
 /// Deducts: the plain way if the call is plain, else the general one. Both leave the same entry.
 pub fn deduct(
@@ -23,10 +21,7 @@ pub fn deduct(
 ) -> Result<Deduction> {
     connected(|| {
         if request.amount.is_positive() {
-            let id = match &key {
-                Some(key) => key.clone(),
-                None => TransactionId::stored(RandomIds.uuid(clock::now()?).to_string().into()),
-            };
+            let id = id_of(key.as_ref())?;
             if let Some(balance) = plain::deduct(customer_id, &id, request, documents) {
                 return Ok(Deduction::plain(id, request.amount, balance));
             }

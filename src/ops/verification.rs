@@ -42,8 +42,8 @@ fn verify_customer(customer_id: &CustomerId) -> Vec<Violation> {
     reader.set_order(stored.iter().map(|stored| &stored.wallet));
     let grants = reader.all();
     let mut violations = verification::broken(customer_id);
-    violations.extend(verification::wrong_money(customer_id));
-    let invoiced = verification::invoiced(customer_id);
+    let (invoiced, wrong_lines) = verification::invoiced(customer_id);
+    violations.extend(wrong_lines);
     for (index, StoredWallet { wallet, head, .. }) in stored.iter().enumerate() {
         let of_wallet = grants.iter().filter(|grant| grant.wallet == index);
         let mut replay = Replay::new(customer_id.as_str(), wallet, of_wallet);

@@ -149,20 +149,12 @@ statements! {
           and not w.has_open_overage
           and e.seq is not null";
 
-    /// What the money of lines was reckoned from. Primary key.
+    /// Invoice lines. Primary key.
     LINES(TEXTOID) = "
-        select line_id, wallet, quantity, unit_price, amount, currency
+        select line_id, wallet, kind = 'overage', quantity, unit_price, amount, currency
         from credits_data.invoice_lines
         where customer_id = $1
         order by line_id";
-
-    /// Credits of overage on the lines of each wallet.
-    INVOICED(TEXTOID) = "
-        select wallet, sum(quantity)
-        from credits_data.invoice_lines
-        where customer_id = $1
-          and kind = 'overage'
-        group by wallet";
 
     /// What meters counted against what the events in the ledger say, and against the values that are kept.
     BROKEN_METERS(TEXTOID) = "
@@ -276,28 +268,27 @@ pub fn broken(customer_id: &CustomerId) -> Vec<Violation> {
     violations
 }
 
-/// Lines whose money is not quantity times unit price.
-pub fn wrong_money(customer_id: &CustomerId) -> Vec<Violation> {
+/// Credits of overage on the invoice lines of a customer's wallets, and the lines whose money is not quantity times unit price.
+pub fn invoiced(customer_id: &CustomerId) -> (HashMap<WalletCode, Amount>, Vec<Violation>) {
     let rows = LINES.with(|statement| statement.run(Access::Read, &[Some(text(customer_id.as_str()))]));
-    let wrong = |mut row: Row<'_>| {
-        let (line, wallet): (Uuid, String) = (row.take(), row.take());
-        let (quantity, unit_price, amount, currency): (Amount, Amount, Sum, String) =
+    let (mut invoiced, mut wrong) = (HashMap::<WalletCode, Amount>::new(), Vec::new());
+    for mut row in rows.iter() {
+        let (line, wallet, is_overage): (Uuid, String, bool) = (row.take(), row.take(), row.take());
+        let (Sum(quantity), unit_price, Sum(amount), currency): (Sum, Amount, Sum, String) =
             (row.take(), row.take(), row.take(), row.take());
-        let money = money(quantity, unit_price, &currency);
-        (money != Some(amount.0)).then(|| Violation {
-            invariant: 9,
-            customer_id: customer_id.to_string(),
-            wallet: Some(wallet),
-            detail: format!("line {line} says {} {currency} for {quantity} credits at {unit_price}", amount.0),
-        })
-    };
-    rows.iter().filter_map(wrong).collect()
-}
-
-/// Credits of overage on the invoice lines of a customer's wallets.
-pub fn invoiced(customer_id: &CustomerId) -> HashMap<WalletCode, Amount> {
-    let rows = INVOICED.with(|statement| statement.run(Access::Read, &[Some(text(customer_id.as_str()))]));
-    rows.iter().map(|mut row| (WalletCode::stored(row.take()), row.take::<Sum>().0)).collect()
+        if money(quantity, unit_price, &currency) != Some(amount) {
+            wrong.push(Violation {
+                invariant: 9,
+                customer_id: customer_id.to_string(),
+                wallet: Some(wallet.clone()),
+                detail: format!("line {line} says {amount} {currency} for {quantity} credits at {unit_price}"),
+            });
+        }
+        if is_overage {
+            *invoiced.entry(WalletCode::stored(wallet.into())).or_default() += quantity;
+        }
+    }
+    (invoiced, wrong)
 }
 
 /// Rows that belong to no wallet, of a customer or of all, and a chart of accounts that was changed.

@@ -18,7 +18,7 @@ use crate::domain::pricing::Pricing;
 use crate::domain::refund::{RefundUsage, refund};
 use crate::domain::time::{Interval, TimeZone, Timestamp};
 use crate::domain::usage::{Deduction, OnInsufficient, Scope};
-use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings, WalletStatus};
+use crate::domain::wallet::{OveragePolicy, Wallet, WalletSettings};
 use crate::error::Result;
 
 const DAY_MICROSECONDS: i64 = 86_400_000_000;
@@ -45,27 +45,13 @@ fn meter(code: &str, aggregation: Aggregation, pricing: &str) -> Meter {
 }
 
 fn wallet(policy: OveragePolicy) -> Wallet {
-    Wallet {
-        code: WalletCode::stored("default".into()),
-        unit: "credits".into(),
-        status: WalletStatus::Active,
-        settings: WalletSettings {
-            overage_policy: policy,
-            overage_unit_price: Some(Amount::from_credits(1)),
-            overage_currency: Some("USD".into()),
-            ..WalletSettings::default()
-        },
-        balance: Amount::ZERO,
-        held: Amount::ZERO,
-        scheduled: Amount::ZERO,
-        debt: Amount::ZERO,
-        overage: Amount::ZERO,
-        has_open_overage: false,
-        overage_closed_seq: 0,
-        credited_level: Amount::ZERO,
-        watch: crate::domain::wallet::Watch::default(),
-        last_seq: 0,
-    }
+    let settings = WalletSettings {
+        overage_policy: policy,
+        overage_unit_price: Some(Amount::from_credits(1)),
+        overage_currency: Some("USD".into()),
+        ..WalletSettings::default()
+    };
+    super::history::wallet("default", "credits", settings)
 }
 
 /// A customer with some grants, and beyond them a policy.
